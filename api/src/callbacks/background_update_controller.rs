@@ -1,0 +1,67 @@
+//! Control over the homeserver's background updates. Source: Synapse's `BackgroundUpdater`.
+
+use super::category;
+use crate::json::json_object;
+use crate::types::ContinuationToken;
+
+category! {
+    /// Functions of a module that control background updates; the first module that registers owns all three.
+    BackgroundUpdateController, BackgroundUpdateControllerCallbacks, register_background_update_controller_callbacks,
+        check on_update_is_there;
+
+    /// An iteration of a background update is about to run: how long may it take? The module may wait first.
+    OnUpdate, on_update, "1.49", Error, SingleOwner<UpdateWindow> {
+        /// The update.
+        update_name: String,
+        /// The database.
+        database_name: String,
+        /// Whether it runs only once.
+        one_shot: bool,
+    }
+
+    /// The number of items in an update's first iteration. The homeserver takes 100 without an owner.
+    DefaultBatchSize, default_batch_size, "1.49", Error, SingleOwner<i64> {
+        /// The update.
+        update_name: String,
+        /// The database.
+        database_name: String,
+    }
+
+    /// The least number of items in later iterations. The homeserver takes 1 without an owner.
+    MinBatchSize, min_batch_size, "1.49", Error, SingleOwner<i64> {
+        /// The update.
+        update_name: String,
+        /// The database.
+        database_name: String,
+    }
+}
+
+/// `on_update` is required of its owner, as in Synapse.
+fn on_update_is_there<M>(functions: &FunctionSet<M>) -> Result<(), RegistrationError> {
+    functions.requires(OnUpdate::SPEC.name)
+}
+
+json_object! {
+    /// The answer of `on_update`.
+    #[derive(Eq)]
+    UpdateWindow {
+        /// How long the iteration may take, in milliseconds.
+        duration_ms: i64,
+        /// What to run when the iteration is over. Modules cannot give one in this version.
+        exit_token [optional]: NoToken,
+    }
+}
+
+/// The place of a [`ContinuationToken`], always null in this version.
+pub type NoToken = Option<ContinuationToken>;
+
+impl crate::json::FromJson for ContinuationToken {
+    const TYPE: &'static str = "token";
+
+    fn from_json(
+        _value: serde_json::Value,
+        at: &crate::json::JsonPath<'_>,
+    ) -> Result<Self, crate::JsonError> {
+        Err(crate::JsonError::invalid(at, "only null in this version"))
+    }
+}

@@ -1,0 +1,190 @@
+//! Password authentication. Source: Synapse's `PasswordAuthProvider`.
+
+use std::collections::BTreeMap;
+
+use ruma_common::OwnedUserId;
+
+use super::category;
+use crate::ModuleError;
+use crate::json::{JsonError, JsonObject, JsonPath};
+use crate::registration::{BoxedFunction, Concern, LocalFuture, LoginType, Subscriber};
+use crate::types::{AuthenticatedUser, Secret};
+use crate::verdict::Verdict;
+
+category! {
+    /// Functions of a module that answer password-auth-provider callbacks.
+    PasswordAuthProvider, PasswordAuthProviderCallbacks, register_password_auth_provider_callbacks;
+
+    /// Who is this? Asked of the modules that declared the login type, each with just the fields that they declared.
+    /// If nobody knows, the homeserver asks its own database.
+    AuthCheckers, auth_checkers, "1.46", Pass, FirstAnswer<AuthenticatedUser> [custom] {
+        /// The user name as it was typed: without `@` or server perhaps.
+        username: String,
+        /// The login type, for example `m.login.password`.
+        login_type: String,
+        /// The declared fields.
+        login_dict: Secret<JsonObject>,
+    }
+
+    /// Who logs in with this address and password? Not asked at registration.
+    Check3pidAuth, check_3pid_auth, "1.46", Pass, FirstAnswer<AuthenticatedUser> {
+        /// `email` or `msisdn`.
+        medium: String,
+        /// The address; e-mail addresses in their canonical form.
+        address: String,
+        /// The password.
+        password: Secret<String>,
+    }
+
+    /// An access token was deleted.
+    OnLoggedOut, on_logged_out, "1.46", Pass, Notify {
+        /// Whose.
+        user_id: OwnedUserId,
+        /// The device.
+        device_id [optional]: Option<String>,
+        /// The token.
+        access_token: Secret<String>,
+    }
+
+    /// Which user name does a new account get? Even an empty string is an answer.
+    GetUsernameForRegistration, get_username_for_registration, "1.52", InternalError, FirstAnswer<String> {
+        /// What the stages of the registration gave.
+        uia_results: JsonObject,
+        /// The request's body, without `auth` and `password`.
+        params: JsonObject,
+    }
+
+    /// Which display name does a new account get?
+    GetDisplaynameForRegistration, get_displayname_for_registration, "1.54", InternalError, FirstAnswer<String> {
+        /// What the stages of the registration gave.
+        uia_results: JsonObject,
+        /// The request's body, without `auth` and `password`.
+        params: JsonObject,
+    }
+
+    /// May this address be used here? A denial is 403 `M_THREEPID_DENIED`.
+    Is3pidAllowed, is_3pid_allowed, "1.53", InternalError, FirstDeny<Verdict> {
+        /// `email` or `msisdn`.
+        medium: String,
+        /// The address.
+        address: String,
+        /// Whether it is for a new account.
+        registration: bool,
+    }
+}
+
+/// A module's checkers, one for each login type that it declares.
+#[derive(Debug)]
+pub struct LoginTypes<M> {
+    checkers: BTreeMap<LoginType, BoxedFunction<M, AuthCheckers>>,
+}
+
+impl<M> Default for LoginTypes<M> {
+    fn default() -> Self {
+        Self {
+            checkers: BTreeMap::new(),
+        }
+    }
+}
+
+impl<M: Send + Sync + 'static> LoginTypes<M> {
+    /// No login types yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Declares a login type with the fields that a login must have, and its checker. Login types of all modules must
+    /// agree on the fields, else the start fails (Synapse promises that and does not do it).
+    #[must_use]
+    pub fn login_type<F>(
+        mut self,
+        name: &str,
+        fields: impl IntoIterator<Item: Into<String>>,
+        checker: F,
+    ) -> Self
+    where
+        F: AsyncFn(&M, &AuthCheckers) -> Result<Option<AuthenticatedUser>, ModuleError>
+            + Send
+            + Sync
+            + 'static,
+    {
+        let login_type = LoginType {
+            name: name.into(),
+            fields: fields.into_iter().map(Into::into).collect(),
+        };
+        self.checkers
+            .insert(login_type, BoxedFunction::new(checker));
+        self
+    }
+}
+
+impl<M: Send + Sync + 'static> PasswordAuthProviderCallbacks<M> {
+    /// Answers [`AuthCheckers`] for these login types.
+    #[must_use]
+    pub fn auth_checkers(mut self, login_types: LoginTypes<M>) -> Self {
+        let declared = login_types.checkers.keys().cloned().collect();
+        self.functions
+            .push_subscriber::<AuthCheckers>(declared, move |module| {
+                std::sync::Arc::new(Checkers {
+                    module,
+                    checkers: login_types.checkers,
+                })
+            });
+        self
+    }
+}
+
+struct Checkers<M> {
+    module: std::sync::Arc<M>,
+    checkers: BTreeMap<LoginType, BoxedFunction<M, AuthCheckers>>,
+}
+
+impl<M> Checkers<M> {
+    fn find(&self, login_type: &str) -> Option<(&LoginType, &BoxedFunction<M, AuthCheckers>)> {
+        self.checkers
+            .iter()
+            .find(|(declared, _)| declared.name == login_type)
+    }
+}
+
+impl<M: Send + Sync + 'static> Subscriber<AuthCheckers> for Checkers<M> {
+    fn call<'a>(
+        &'a self,
+        args: &'a AuthCheckers,
+    ) -> LocalFuture<'a, Result<Option<AuthenticatedUser>, ModuleError>> {
+        Box::pin(async move {
+            let Some((declared, checker)) = self.find(&args.login_type) else {
+                return Ok(None);
+            };
+            let fields = args
+                .login_dict
+                .expose()
+                .iter()
+                .filter(|(key, _)| declared.fields.contains(*key));
+            let fields = fields
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect::<JsonObject>();
+            let declared =
+                AuthCheckers::new(args.username.clone(), args.login_type.clone(), fields);
+            checker.call(&self.module, &declared).await
+        })
+    }
+
+    fn concern(&self, args: &AuthCheckers) -> Result<Concern, JsonError> {
+        let Some((declared, _)) = self.find(&args.login_type) else {
+            return Ok(Concern::Skipped);
+        };
+        match declared
+            .fields
+            .iter()
+            .find(|field| !args.login_dict.expose().contains_key(*field))
+        {
+            Some(field) => Err(JsonError::missing(&JsonPath::Key(
+                &JsonPath::Key(&JsonPath::Root, "login_dict"),
+                field,
+            ))),
+            None => Ok(Concern::Asked),
+        }
+    }
+}

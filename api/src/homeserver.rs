@@ -1,0 +1,41 @@
+//! The homeserver, as modules see it.
+
+use serde_json::Value;
+
+use crate::registration::LocalFuture;
+
+/// Why the homeserver did not do what a module asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HomeserverError {
+    /// No homeserver is connected.
+    #[error("no homeserver connected: {method} needs one")]
+    NotConnected {
+        /// What the module asked for.
+        method: &'static str,
+    },
+}
+
+/// What modules ask of the homeserver. Every method of `ModuleApi` that needs it goes through here.
+pub trait Homeserver: Send + Sync {
+    /// Calls a method of Synapse's `ModuleApi`, with its arguments by name.
+    fn call(
+        &self,
+        method: &'static str,
+        arguments: Value,
+    ) -> LocalFuture<'_, Result<Value, HomeserverError>>;
+}
+
+/// No homeserver.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NotConnected;
+
+impl Homeserver for NotConnected {
+    fn call(
+        &self,
+        method: &'static str,
+        _arguments: Value,
+    ) -> LocalFuture<'_, Result<Value, HomeserverError>> {
+        Box::pin(async move { Err(HomeserverError::NotConnected { method }) })
+    }
+}

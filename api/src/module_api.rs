@@ -1,0 +1,357 @@
+//! What a module can do: register functions, run work in the background, cache, ask the homeserver.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use ruma_common::ServerName;
+
+use crate::cached::{CacheArgs, CacheOptions, CacheStore, Cached, CachedValue, Fill};
+use crate::failure::ModuleError;
+use crate::homeserver::Homeserver;
+use crate::registration::{FunctionSet, LocalFuture, Registration, RegistrationError};
+use crate::resource::{ResourceFunction, ResourcePath, WebRequest, WebResource, WebResponse};
+
+/// When a background call runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schedule {
+    /// Once, as soon as all modules are loaded.
+    Now,
+    /// Once, after this time.
+    After(Duration),
+    /// Again and again, first after one interval. Runs never overlap: ticks that pass during a run are skipped.
+    Every(Duration),
+}
+
+/// The work of a background call; called once a run.
+pub type BackgroundTask = Box<dyn FnMut() -> LocalFuture<'static, Result<(), ModuleError>> + Send>;
+
+/// Stops a background call.
+pub trait CancelBackgroundCall: Send + Sync {
+    /// Stops it: no run begins any more, and one that is under way ends at its next await.
+    fn cancel(&self);
+}
+
+/// A background call that was started. It goes on if this is dropped.
+#[derive(Clone)]
+pub struct BackgroundCall(Arc<dyn CancelBackgroundCall>);
+
+impl BackgroundCall {
+    /// Stops it: no run begins any more, and one that is under way ends at its next await.
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+}
+
+impl fmt::Debug for BackgroundCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BackgroundCall")
+    }
+}
+
+/// What a module's host does for it.
+pub trait ModuleHost: Send + Sync {
+    /// The name of the homeserver.
+    fn server_name(&self) -> &ServerName;
+    /// The homeserver.
+    fn homeserver(&self) -> &dyn Homeserver;
+    /// Waits.
+    fn sleep(&self, duration: Duration) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+    /// Runs work in the background. A run that fails or panics is logged.
+    fn background(
+        &self,
+        description: String,
+        schedule: Schedule,
+        task: BackgroundTask,
+    ) -> Arc<dyn CancelBackgroundCall>;
+    /// Opens the store of a cached function.
+    ///
+    /// # Errors
+    /// The module has a cached function of this name.
+    fn open_cache(
+        &self,
+        name: &str,
+        options: &CacheOptions,
+    ) -> Result<Arc<dyn CacheStore>, RegistrationError>;
+}
+
+/// What a module registered, waiting for the instance.
+struct Pending<M> {
+    functions: Vec<Box<dyn FnOnce(Arc<M>) -> Registration + Send>>,
+    resources: Vec<(
+        ResourcePath,
+        Box<dyn FnOnce(Arc<M>) -> Arc<dyn WebResource> + Send>,
+    )>,
+}
+
+struct Inner<M> {
+    host: Arc<dyn ModuleHost>,
+    pending: Mutex<Option<Pending<M>>>,
+    // Weak, since the instance may hold this very object.
+    instance: OnceLock<Weak<M>>,
+}
+
+impl<M> Inner<M> {
+    fn instance(&self) -> Result<Arc<M>, ModuleError> {
+        self.instance
+            .get()
+            .and_then(Weak::upgrade)
+            .ok_or_else(|| ModuleError::message("the module is not running"))
+    }
+}
+
+/// What a module can do. Clones are the same object; a module may keep one.
+pub struct ModuleApi<M> {
+    inner: Arc<Inner<M>>,
+}
+
+impl<M> Clone for ModuleApi<M> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+impl<M> fmt::Debug for ModuleApi<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModuleApi")
+            .field("server_name", &self.inner.host.server_name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a module registered, bound to its instance.
+#[derive(Default)]
+#[non_exhaustive]
+pub struct Registered {
+    /// The callbacks, in the order of registration.
+    pub callbacks: Vec<Registration>,
+    /// The web resources, in the order of registration.
+    pub resources: Vec<(ResourcePath, Arc<dyn WebResource>)>,
+}
+
+impl<M: Send + Sync + 'static> ModuleApi<M> {
+    pub(crate) fn open(host: Arc<dyn ModuleHost>) -> Self {
+        let pending = Mutex::new(Some(Pending {
+            functions: Vec::new(),
+            resources: Vec::new(),
+        }));
+        Self {
+            inner: Arc::new(Inner {
+                host,
+                pending,
+                instance: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Ends the registration and binds everything to the instance.
+    pub(crate) fn close(&self, instance: &Arc<M>) -> Registered {
+        let bound = self.inner.instance.set(Arc::downgrade(instance));
+        debug_assert!(bound.is_ok(), "an api belongs to one instance");
+        let pending = self
+            .inner
+            .pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(pending) = pending else {
+            return Registered::default();
+        };
+        Registered {
+            callbacks: pending
+                .functions
+                .into_iter()
+                .map(|bind| bind(Arc::clone(instance)))
+                .collect(),
+            resources: pending
+                .resources
+                .into_iter()
+                .map(|(path, bind)| (path, bind(Arc::clone(instance))))
+                .collect(),
+        }
+    }
+
+    fn with_pending(&self, add: impl FnOnce(&mut Pending<M>)) -> Result<(), RegistrationError> {
+        let mut pending = self
+            .inner
+            .pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        add(pending
+            .as_mut()
+            .ok_or(RegistrationError::RegistrationClosed)?);
+        Ok(())
+    }
+
+    pub(crate) fn register(&self, functions: FunctionSet<M>) -> Result<(), RegistrationError> {
+        self.with_pending(|pending| pending.functions.extend(functions.into_binds()))
+    }
+
+    /// Answers requests to this path of the public listener, and to everything below it, with a function of the
+    /// module. `/x/` is `/x`; the longest path that fits a request wins. Of two modules with one path the first in the
+    /// config file gets it.
+    ///
+    /// # Errors
+    /// The constructor has returned already, or the path is not absolute, or is one that the homeserver or Ganglion
+    /// answers. Synapse's documents promise the latter; its code lets a module take such a path.
+    pub fn register_web_resource<F>(&self, path: &str, function: F) -> Result<(), RegistrationError>
+    where
+        F: AsyncFn(&M, WebRequest) -> Result<WebResponse, ModuleError> + Send + Sync + 'static,
+    {
+        let path = ResourcePath::new(path)?;
+        self.with_pending(|pending| {
+            pending.resources.push((
+                path,
+                Box::new(move |module| Arc::new(ResourceFunction { module, function })),
+            ));
+        })
+    }
+
+    /// The name of the homeserver.
+    #[must_use]
+    pub fn server_name(&self) -> &ServerName {
+        self.inner.host.server_name()
+    }
+
+    /// The homeserver. Until one is connected every call of it is
+    /// [`HomeserverError::NotConnected`](crate::HomeserverError::NotConnected).
+    #[must_use]
+    pub fn homeserver(&self) -> &dyn Homeserver {
+        self.inner.host.homeserver()
+    }
+
+    /// Waits.
+    pub async fn sleep(&self, duration: Duration) {
+        self.inner.host.sleep(duration).await;
+    }
+
+    /// Runs a function of the module once, now, or as soon as all modules are loaded if the constructor calls this.
+    /// Source: Synapse's method of this name. An error is logged; there is no result to wait for.
+    pub fn run_as_background_process<F>(
+        &self,
+        description: impl Into<String>,
+        function: F,
+    ) -> BackgroundCall
+    where
+        F: AsyncFnOnce(&M) -> Result<(), ModuleError> + Send + 'static,
+    {
+        self.once(description.into(), Schedule::Now, function)
+    }
+
+    /// Runs a function of the module once, after a delay that begins when all modules are loaded. Lost on a restart.
+    /// Source: Synapse's method of this name.
+    pub fn delayed_background_call<F>(
+        &self,
+        delay: Duration,
+        description: impl Into<String>,
+        function: F,
+    ) -> BackgroundCall
+    where
+        F: AsyncFnOnce(&M) -> Result<(), ModuleError> + Send + 'static,
+    {
+        self.once(description.into(), Schedule::After(delay), function)
+    }
+
+    /// Runs a function of the module again and again, first after one interval. Runs never overlap: ticks that pass
+    /// during a run are skipped and the phase is kept. An error is logged and the loop goes on. Source: Synapse's
+    /// method of this name.
+    pub fn looping_background_call<F>(
+        &self,
+        interval: Duration,
+        description: impl Into<String>,
+        function: F,
+    ) -> BackgroundCall
+    where
+        F: AsyncFn(&M) -> Result<(), ModuleError> + Send + Sync + 'static,
+    {
+        let (inner, function) = (Arc::clone(&self.inner), Arc::new(function));
+        let task: BackgroundTask = Box::new(move || {
+            let (inner, function) = (Arc::clone(&inner), Arc::clone(&function));
+            Box::pin(async move { function(&*inner.instance()?).await })
+        });
+        BackgroundCall(self.inner.host.background(
+            description.into(),
+            Schedule::Every(interval),
+            task,
+        ))
+    }
+
+    fn once<F>(&self, description: String, schedule: Schedule, function: F) -> BackgroundCall
+    where
+        F: AsyncFnOnce(&M) -> Result<(), ModuleError> + Send + 'static,
+    {
+        let (inner, mut function) = (Arc::clone(&self.inner), Some(function));
+        let task: BackgroundTask = Box::new(move || {
+            let (inner, function) = (Arc::clone(&inner), function.take());
+            Box::pin(async move {
+                match function {
+                    Some(function) => function(&*inner.instance()?).await,
+                    None => Ok(()),
+                }
+            })
+        });
+        BackgroundCall(self.inner.host.background(description, schedule, task))
+    }
+
+    /// Caches a function of the module by its arguments: one value, or a tuple of up to five. One computation at a
+    /// time for each key; errors are not kept; an invalidation during a computation wins.
+    ///
+    /// Synapse's decorator of this name demands attributes of the object; this does not.
+    ///
+    /// # Errors
+    /// The module has a cached function of this name, or the options contradict each other.
+    pub fn cached<A, V, F>(
+        &self,
+        name: &str,
+        options: CacheOptions,
+        function: F,
+    ) -> Result<Cached<A, V>, RegistrationError>
+    where
+        A: CacheArgs + Send + 'static,
+        V: Send + Sync + 'static,
+        F: AsyncFn(&M, A) -> Result<V, ModuleError> + Send + Sync + 'static,
+    {
+        options.check(name)?;
+        let store = self.inner.host.open_cache(name, &options)?;
+        // Weak: a module keeps its cached functions, which must not keep the module.
+        let (inner, function) = (Arc::downgrade(&self.inner), Arc::new(function));
+        let fill = move |args: A| -> Fill {
+            let (inner, function) = (Weak::clone(&inner), Arc::clone(&function));
+            Box::new(move || {
+                Box::pin(async move {
+                    let inner = inner
+                        .upgrade()
+                        .ok_or_else(|| ModuleError::message("the module is not running"))?;
+                    let value = function(&*inner.instance()?, args).await?;
+                    Ok(Arc::new(value) as CachedValue)
+                })
+            })
+        };
+        Ok(Cached {
+            name: name.into(),
+            options: Arc::new(options),
+            store,
+            function: Arc::new(fill),
+            value: PhantomData,
+        })
+    }
+
+    /// Lets others name this function: statistics show it, and an invalidation from afar finds it. Names are unique
+    /// within a module, so two modules never share one (in Synapse they do).
+    pub fn register_cached_function<A, V>(&self, function: &Cached<A, V>) {
+        function.store.announce();
+    }
+
+    /// Forgets the result for a full key: the arguments that form it, without the uncached ones. It acts at once: a
+    /// computation that is under way is not kept.
+    pub fn invalidate_cache<A, V>(&self, function: &Cached<A, V>, key: &impl CacheArgs)
+    where
+        A: CacheArgs + Send + 'static,
+        V: Send + Sync + 'static,
+    {
+        function.invalidate(key);
+    }
+}

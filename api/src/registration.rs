@@ -1,0 +1,271 @@
+//! What a module registers: functions bound to its instance, one registration a callback.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::callback::{Callback, CallbackSpec};
+use crate::failure::ModuleError;
+use crate::json::JsonError;
+
+/// A future that stays on its thread: modules run where they were called, so they need not be `Send`.
+pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// Why something could not be registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistrationError {
+    /// The module's constructor has returned: nothing can be registered any more.
+    #[error(
+        "registration is closed: callbacks and resources are registered in the module's constructor"
+    )]
+    RegistrationClosed,
+    /// Two callbacks belong together and only one was given. Synapse stops the start too.
+    #[error("{given} was registered without {missing}: they belong together")]
+    IncompletePair {
+        /// The callback that was given.
+        given: &'static str,
+        /// The callback that is missing.
+        missing: &'static str,
+    },
+    /// A callback is required by the others of its category. Synapse stops the start too.
+    #[error("{missing} is required of a module that registers its category")]
+    MissingCallback {
+        /// The callback that is missing.
+        missing: &'static str,
+    },
+    /// A web resource's path cannot be used.
+    #[error("web resource {path:?}: {reason}")]
+    ResourcePath {
+        /// The path as the module gave it.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A cached function's name is taken, or its options contradict each other.
+    #[error("cached function {name:?}: {reason}")]
+    CachedFunction {
+        /// The name.
+        name: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+}
+
+/// Whether a subscriber takes part in a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concern {
+    /// It is asked.
+    Asked,
+    /// It is on the route, but this call does not concern it.
+    Skipped,
+}
+
+/// One module's registration for one callback.
+pub trait Subscriber<C: Callback>: Send + Sync {
+    /// Asks the module. Dropping the future cancels the call at its next await.
+    fn call<'a>(&'a self, args: &'a C) -> LocalFuture<'a, Result<C::Answer, ModuleError>>;
+
+    /// Whether these arguments concern the subscriber.
+    ///
+    /// # Errors
+    /// They lack something that the subscriber declared as required.
+    fn concern(&self, args: &C) -> Result<Concern, JsonError> {
+        let _ = args;
+        Ok(Concern::Asked)
+    }
+}
+
+/// A login type with the fields that a login of it must have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LoginType {
+    /// The name, for example `m.login.password`.
+    pub name: String,
+    /// The fields.
+    pub fields: BTreeSet<String>,
+}
+
+trait Function<M, C: Callback>: Send + Sync {
+    fn call<'a>(
+        &'a self,
+        module: &'a M,
+        args: &'a C,
+    ) -> LocalFuture<'a, Result<C::Answer, ModuleError>>;
+}
+
+struct AsyncFunction<F>(F);
+
+impl<M, C, F> Function<M, C> for AsyncFunction<F>
+where
+    C: Callback,
+    F: AsyncFn(&M, &C) -> Result<C::Answer, ModuleError> + Send + Sync,
+{
+    fn call<'a>(
+        &'a self,
+        module: &'a M,
+        args: &'a C,
+    ) -> LocalFuture<'a, Result<C::Answer, ModuleError>> {
+        Box::pin(async move { (self.0)(module, args).await })
+    }
+}
+
+/// A module's function for one callback, its type forgotten.
+pub(crate) struct BoxedFunction<M, C>(Box<dyn Function<M, C>>);
+
+impl<M: 'static, C: Callback> BoxedFunction<M, C> {
+    pub(crate) fn new<F>(function: F) -> Self
+    where
+        F: AsyncFn(&M, &C) -> Result<C::Answer, ModuleError> + Send + Sync + 'static,
+    {
+        Self(Box::new(AsyncFunction(function)))
+    }
+}
+
+impl<M, C: Callback> BoxedFunction<M, C> {
+    pub(crate) fn call<'a>(
+        &'a self,
+        module: &'a M,
+        args: &'a C,
+    ) -> LocalFuture<'a, Result<C::Answer, ModuleError>> {
+        self.0.call(module, args)
+    }
+}
+
+impl<M, C> fmt::Debug for BoxedFunction<M, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BoxedFunction")
+    }
+}
+
+/// A function with the module that it belongs to.
+struct Bound<M, C> {
+    module: Arc<M>,
+    function: BoxedFunction<M, C>,
+}
+
+impl<M: Send + Sync, C: Callback> Subscriber<C> for Bound<M, C> {
+    fn call<'a>(&'a self, args: &'a C) -> LocalFuture<'a, Result<C::Answer, ModuleError>> {
+        self.function.call(&self.module, args)
+    }
+}
+
+type Bind<M> = Box<dyn FnOnce(Arc<M>) -> Registration + Send>;
+
+/// The functions of one `register_*_callbacks` call.
+pub(crate) struct FunctionSet<M> {
+    names: Vec<&'static str>,
+    binds: Vec<Bind<M>>,
+}
+
+impl<M> Default for FunctionSet<M> {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            binds: Vec::new(),
+        }
+    }
+}
+
+impl<M> fmt::Debug for FunctionSet<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(&self.names).finish()
+    }
+}
+
+impl<M> FunctionSet<M> {
+    pub(crate) fn together(
+        &self,
+        first: &'static str,
+        second: &'static str,
+    ) -> Result<(), RegistrationError> {
+        match (self.names.contains(&first), self.names.contains(&second)) {
+            (true, false) => Err(RegistrationError::IncompletePair {
+                given: first,
+                missing: second,
+            }),
+            (false, true) => Err(RegistrationError::IncompletePair {
+                given: second,
+                missing: first,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn requires(&self, name: &'static str) -> Result<(), RegistrationError> {
+        if self.names.contains(&name) {
+            Ok(())
+        } else {
+            Err(RegistrationError::MissingCallback { missing: name })
+        }
+    }
+
+    pub(crate) fn into_binds(self) -> Vec<Bind<M>> {
+        self.binds
+    }
+}
+
+impl<M: Send + Sync + 'static> FunctionSet<M> {
+    pub(crate) fn push<C: Callback>(&mut self, function: BoxedFunction<M, C>) {
+        self.push_subscriber::<C>(Vec::new(), move |module| {
+            Arc::new(Bound { module, function })
+        });
+    }
+
+    pub(crate) fn push_subscriber<C: Callback>(
+        &mut self,
+        login_types: Vec<LoginType>,
+        bind: impl FnOnce(Arc<M>) -> Arc<dyn Subscriber<C>> + Send + 'static,
+    ) {
+        self.names.push(C::SPEC.name);
+        self.binds.push(Box::new(move |module| Registration {
+            index: C::INDEX,
+            spec: &C::SPEC,
+            login_types,
+            subscriber: Box::new(bind(module)),
+        }));
+    }
+}
+
+/// One registration, with the callback's type forgotten until a routing table asks for it.
+pub struct Registration {
+    index: usize,
+    spec: &'static CallbackSpec,
+    login_types: Vec<LoginType>,
+    subscriber: Box<dyn Any + Send + Sync>,
+}
+
+impl Registration {
+    /// The callback's position in the reference.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The callback's metadata.
+    #[must_use]
+    pub fn spec(&self) -> &'static CallbackSpec {
+        self.spec
+    }
+
+    /// The login types that it declares; only for `auth_checkers`.
+    #[must_use]
+    pub fn login_types(&self) -> &[LoginType] {
+        &self.login_types
+    }
+
+    /// The subscriber, if this registration is for the callback `C`.
+    #[must_use]
+    pub fn subscriber<C: Callback>(&self) -> Option<Arc<dyn Subscriber<C>>> {
+        self.subscriber
+            .downcast_ref::<Arc<dyn Subscriber<C>>>()
+            .cloned()
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Registration({})", self.spec.name)
+    }
+}
