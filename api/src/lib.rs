@@ -38,7 +38,7 @@ pub use callbacks::*;
 pub use failure::{CallFailure, FailureKind, MatrixError, ModuleError, OnFailure};
 pub use homeserver::{Homeserver, HomeserverError, NotConnected};
 pub use json::{ArrayItem, Fields, FromJson, JsonError, JsonObject, JsonPath, MAX_INT};
-pub use module::{ConfigError, Module};
+pub use module::{ConfigError, Module, NoConfig};
 pub use module_api::{
     BackgroundCall, BackgroundTask, CancelBackgroundCall, ModuleApi, ModuleHost, Registered,
     Schedule,

@@ -1,5 +1,6 @@
 //! What a module is.
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -35,6 +36,10 @@ impl ConfigError {
     }
 }
 
+/// The config of a module that needs none; keys that are there are ignored.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub struct NoConfig {}
+
 /// Third-party code that decides.
 ///
 /// A module reads like one of Synapse's: [`parse_config`](Self::parse_config) checks its config, and
@@ -42,18 +47,19 @@ impl ConfigError {
 /// threads at once, so state that changes needs a lock or an atomic.
 ///
 /// ```
-/// use ganglion_api::{Module, ModuleApi, ModuleError, SpamCheckerCallbacks, UserMayCreateRoom, Verdict, Denial};
+/// use ganglion_api::{
+///     Denial, Module, ModuleApi, ModuleError, NoConfig, SpamCheckerCallbacks, UserMayCreateRoom, Verdict,
+/// };
 ///
 /// struct NoRooms;
 ///
 /// impl Module for NoRooms {
-///     type Config = ();
+///     type Config = NoConfig;
 ///
-///     fn new(_config: (), api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+///     fn new(_config: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
 ///         api.register_spam_checker_callbacks(SpamCheckerCallbacks::new().user_may_create_room(Self::may_create))?;
 ///         Ok(Self)
 ///     }
-/// #    fn parse_config(_: serde_json::Value) -> Result<(), ganglion_api::ConfigError> { Ok(()) }
 /// }
 ///
 /// impl NoRooms {

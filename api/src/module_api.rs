@@ -78,7 +78,7 @@ pub trait ModuleHost: Send + Sync {
 
 /// What a module registered, waiting for the instance.
 struct Pending<M> {
-    functions: Vec<Box<dyn FnOnce(Arc<M>) -> Registration + Send>>,
+    functions: Vec<FunctionSet<M>>,
     resources: Vec<(
         ResourcePath,
         Box<dyn FnOnce(Arc<M>) -> Arc<dyn WebResource> + Send>,
@@ -164,7 +164,8 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
             callbacks: pending
                 .functions
                 .into_iter()
-                .map(|bind| bind(Arc::clone(instance)))
+                .enumerate()
+                .flat_map(|(group, functions)| functions.bind(instance, group))
                 .collect(),
             resources: pending
                 .resources
@@ -187,7 +188,7 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
     }
 
     pub(crate) fn register(&self, functions: FunctionSet<M>) -> Result<(), RegistrationError> {
-        self.with_pending(|pending| pending.functions.extend(functions.into_binds()))
+        self.with_pending(|pending| pending.functions.push(functions))
     }
 
     /// Answers requests to this path of the public listener, and to everything below it, with a function of the

@@ -151,7 +151,7 @@ impl<M: Send + Sync, C: Callback> Subscriber<C> for Bound<M, C> {
     }
 }
 
-type Bind<M> = Box<dyn FnOnce(Arc<M>) -> Registration + Send>;
+type Bind<M> = Box<dyn FnOnce(Arc<M>, usize) -> Registration + Send>;
 
 /// The functions of one `register_*_callbacks` call.
 pub(crate) struct FunctionSet<M> {
@@ -201,8 +201,15 @@ impl<M> FunctionSet<M> {
         }
     }
 
-    pub(crate) fn into_binds(self) -> Vec<Bind<M>> {
+    /// Binds every function to the instance; `group` is the position of this set among the module's.
+    pub(crate) fn bind(
+        self,
+        instance: &Arc<M>,
+        group: usize,
+    ) -> impl Iterator<Item = Registration> {
         self.binds
+            .into_iter()
+            .map(move |bind| bind(Arc::clone(instance), group))
     }
 }
 
@@ -219,8 +226,9 @@ impl<M: Send + Sync + 'static> FunctionSet<M> {
         bind: impl FnOnce(Arc<M>) -> Arc<dyn Subscriber<C>> + Send + 'static,
     ) {
         self.names.push(C::SPEC.name);
-        self.binds.push(Box::new(move |module| Registration {
+        self.binds.push(Box::new(move |module, group| Registration {
             index: C::INDEX,
+            group,
             spec: &C::SPEC,
             login_types,
             subscriber: Box::new(bind(module)),
@@ -231,6 +239,7 @@ impl<M: Send + Sync + 'static> FunctionSet<M> {
 /// One registration, with the callback's type forgotten until a routing table asks for it.
 pub struct Registration {
     index: usize,
+    group: usize,
     spec: &'static CallbackSpec,
     login_types: Vec<LoginType>,
     subscriber: Box<dyn Any + Send + Sync>,
@@ -241,6 +250,12 @@ impl Registration {
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
+    }
+
+    /// Which of the module's `register_*_callbacks` calls this belongs to, counted from 0.
+    #[must_use]
+    pub fn group(&self) -> usize {
+        self.group
     }
 
     /// The callback's metadata.

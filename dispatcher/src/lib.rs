@@ -1,1 +1,35 @@
-//! Stub.
+//! Routes the homeserver's questions to the modules and folds their answers into decisions.
+//!
+//! ```text
+//! caller ── ask ──> DispatchHandle ── Dispatch<C> ──> Dispatcher (one a worker)
+//!                     │ route, deadline                 │ Chain<C>: next, settle
+//!                     │ no subscriber: neutral at once   └── ModuleHandle::call, one after the other
+//! ```
+//!
+//! # Core concepts
+//! - A [`RoutingTable`] holds the ordered [`Route`] of every callback; it is immutable.
+//! - A [`Chain`] is one callback on its way through its route. It is pure: folds and failure policies are functions of
+//!   answers and failures, tested without actors or clocks.
+//! - A [`DispatchHandle`] holds the deadline on the caller's side, so that it holds when a module blocks a worker.
+
+mod chain;
+mod decision;
+mod dispatcher;
+mod fields;
+mod fold;
+mod handle;
+mod json;
+mod policy;
+mod resources;
+mod route;
+mod start;
+
+pub use chain::{Chain, neutral};
+pub use decision::{Decision, JsonDecision, Outcome, Step, StepResult};
+pub use fold::{Fold, Folded, Routed};
+pub use handle::DispatchHandle;
+pub use json::AskError;
+pub use policy::{Effect, FailureRule, Policy, Then};
+pub use resources::{MountedResource, ResourceTable};
+pub use route::{Route, RouteError, RoutedModule, RoutingTable, Subscription};
+pub use start::{DispatchPlan, Dispatching, PlannedModule, StartError};

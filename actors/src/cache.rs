@@ -1,0 +1,159 @@
+//! The cache service: results of modules' cached functions, kept by moka.
+//!
+//! moka's own `get_with` keeps a value whose key was invalidated while it was computed. So computations are flights of
+//! our own: an invalidation takes the flight away, and a computation stores its result only while its flight is there.
+
+mod function_cache;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::ArbiterHandle;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use ganglion_api::{CacheKey, CacheOptions, CacheStore, RegistrationError};
+use serde::Serialize;
+
+use self::function_cache::FunctionCache;
+
+/// What a cached function has if it does not say otherwise: the section `cache` of the config.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheDefaults {
+    /// How many results are kept.
+    pub max_entries: u64,
+    /// How long a result is kept.
+    pub ttl: Option<Duration>,
+}
+
+impl Default for CacheDefaults {
+    fn default() -> Self {
+        Self {
+            max_entries: 1000,
+            ttl: None,
+        }
+    }
+}
+
+/// What happened in one cache since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CacheStatistics {
+    /// The module's id.
+    pub module: String,
+    /// The function's name.
+    pub name: String,
+    /// How many results are kept.
+    pub entries: u64,
+    /// How many may be kept.
+    pub max_entries: u64,
+    /// Results that were there.
+    pub hits: u64,
+    /// Results that were not, those that another call was computing already among them.
+    pub misses: u64,
+    /// Results that were dropped for room or for age.
+    pub evictions: u64,
+}
+
+/// Tells other nodes about an invalidation.
+pub trait InvalidationPublisher: Send + Sync {
+    /// The result for this key of a registered function, or all results, are out of date.
+    fn publish(&self, module: &str, function: &str, key: Option<&CacheKey>);
+}
+
+/// There are no other nodes.
+struct NoOtherNodes;
+
+impl InvalidationPublisher for NoOtherNodes {
+    fn publish(&self, _module: &str, _function: &str, _key: Option<&CacheKey>) {}
+}
+
+/// The caches of all modules.
+pub struct CacheService {
+    defaults: CacheDefaults,
+    caches: DashMap<(Arc<str>, Arc<str>), Arc<FunctionCache>>,
+    publisher: Arc<dyn InvalidationPublisher>,
+}
+
+impl CacheService {
+    /// A service without other nodes.
+    #[must_use]
+    pub fn new(defaults: CacheDefaults) -> Self {
+        Self::with_publisher(defaults, Arc::new(NoOtherNodes))
+    }
+
+    /// A service that tells other nodes about invalidations.
+    #[must_use]
+    pub fn with_publisher(
+        defaults: CacheDefaults,
+        publisher: Arc<dyn InvalidationPublisher>,
+    ) -> Self {
+        Self {
+            defaults,
+            caches: DashMap::new(),
+            publisher,
+        }
+    }
+
+    /// Opens the cache of a module's function; computations run on `home` if their caller has no worker.
+    ///
+    /// # Errors
+    /// The module has one of this name.
+    pub(crate) fn open(
+        &self,
+        module: &Arc<str>,
+        name: &str,
+        options: &CacheOptions,
+        home: &ArbiterHandle,
+    ) -> Result<Arc<dyn CacheStore>, RegistrationError> {
+        let name: Arc<str> = name.into();
+        match self.caches.entry((Arc::clone(module), Arc::clone(&name))) {
+            Entry::Occupied(_) => Err(RegistrationError::CachedFunction {
+                name: name.to_string(),
+                reason: "the name is taken",
+            }),
+            Entry::Vacant(vacant) => {
+                let limits = CacheDefaults {
+                    max_entries: options.max_entries.unwrap_or(self.defaults.max_entries),
+                    ttl: options.ttl.or(self.defaults.ttl),
+                };
+                let publisher = Arc::clone(&self.publisher);
+                let cache =
+                    FunctionCache::new(Arc::clone(module), name, limits, home.clone(), publisher);
+                Ok(Arc::clone(&*vacant.insert(cache)) as Arc<dyn CacheStore>)
+            }
+        }
+    }
+
+    /// Forgets the result for a key of a registered function, or all, because another node said so. It is not
+    /// published again. Says whether there is such a function.
+    pub fn invalidate(&self, module: &str, function: &str, key: Option<&CacheKey>) -> bool {
+        let cache = self.caches.get(&(Arc::from(module), Arc::from(function)));
+        match cache.filter(|cache| cache.is_announced()) {
+            None => false,
+            Some(cache) => {
+                cache.forget(key);
+                true
+            }
+        }
+    }
+
+    /// Forgets a module and its caches.
+    pub fn close(&self, module: &str) {
+        self.caches.retain(|(owner, _), _| &**owner != module);
+    }
+
+    /// The statistics of every cache, by module and name.
+    #[must_use]
+    pub fn statistics(&self) -> Vec<CacheStatistics> {
+        let mut all: Vec<_> = self.caches.iter().map(|cache| cache.statistics()).collect();
+        all.sort_by(|a, b| (&a.module, &a.name).cmp(&(&b.module, &b.name)));
+        all
+    }
+}
+
+impl std::fmt::Debug for CacheService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CacheService")
+            .field("defaults", &self.defaults)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,75 @@
+//! Runs module code so that neither a panic nor a slow await gets out.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+use ganglion_api::{CallFailure, FailureKind, ModuleError};
+use tokio::time::{Instant, timeout_at};
+
+/// Runs a call until `until`. A call that is ready at its first poll never touches the timer.
+///
+/// # Errors
+/// `panicked`, `module_error`, or `deadline_exceeded`: also for an answer that came after `until`, from a call that
+/// blocked its thread.
+pub(crate) async fn guarded<T>(
+    call: impl Future<Output = Result<T, ModuleError>>,
+    until: Instant,
+) -> Result<T, CallFailure> {
+    match timeout_at(until, AssertUnwindSafe(call).catch_unwind()).await {
+        Ok(Ok(Ok(_late))) if Instant::now() > until => Err(FailureKind::DeadlineExceeded.into()),
+        Ok(Ok(answer)) => answer.map_err(CallFailure::from),
+        Ok(Err(panic)) => Err(CallFailure::new(FailureKind::Panicked, panic_text(&*panic))),
+        Err(_elapsed) => Err(FailureKind::DeadlineExceeded.into()),
+    }
+}
+
+/// The message of a panic, if it is text.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> Option<String> {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_way_to_give_no_answer_has_its_kind() {
+        let until = || Instant::now() + Duration::from_secs(1);
+        let panicked = guarded::<()>(async { panic!("index {} out of bounds", 7) }, until())
+            .await
+            .unwrap_err();
+        assert_eq!(panicked.kind, FailureKind::Panicked);
+        assert_eq!(panicked.detail.as_deref(), Some("index 7 out of bounds"));
+
+        let failed = guarded::<()>(async { Err(ModuleError::message("no")) }, until())
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (failed.kind, failed.detail.as_deref()),
+            (FailureKind::ModuleError, Some("no"))
+        );
+
+        let hangs = guarded::<()>(std::future::pending(), until())
+            .await
+            .unwrap_err();
+        assert_eq!(hangs.kind, FailureKind::DeadlineExceeded);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_after_the_budget_is_no_answer() {
+        let until = Instant::now() + Duration::from_secs(1);
+        let blocks = async {
+            tokio::time::advance(Duration::from_secs(2)).await;
+            Ok(())
+        };
+        assert_eq!(
+            guarded(blocks, until).await.unwrap_err().kind,
+            FailureKind::DeadlineExceeded
+        );
+    }
+}

@@ -1,0 +1,277 @@
+//! Who is asked, in which order: routes, and the table of all of them.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use ganglion_actors::ModuleHandle;
+use ganglion_api::{
+    Callback, CallbackSpec, Category, Combine, JsonError, LoginType, OnUpdate, Registration,
+    Subscriber, reference, visit_all,
+};
+
+use crate::policy::{FailureRule, Policy};
+
+/// One module's place on a route.
+pub struct Subscription<C: Callback, H = ModuleHandle> {
+    /// The module's id.
+    pub id: Arc<str>,
+    /// What its failures count as here.
+    pub policy: Policy,
+    /// Its function.
+    pub subscriber: Arc<dyn Subscriber<C>>,
+    /// The way to it.
+    pub module: H,
+}
+
+/// The ordered subscribers of a callback.
+pub struct Route<C: Callback, H = ModuleHandle> {
+    subscriptions: Vec<Subscription<C, H>>,
+}
+
+impl<C: Callback, H> Route<C, H> {
+    /// A route in this order.
+    #[must_use]
+    pub fn new(subscriptions: Vec<Subscription<C, H>>) -> Self {
+        Self { subscriptions }
+    }
+
+    /// The subscribers, first to last.
+    #[must_use]
+    pub fn subscriptions(&self) -> &[Subscription<C, H>] {
+        &self.subscriptions
+    }
+}
+
+/// A module that takes part in routes.
+pub struct RoutedModule {
+    /// The way to it.
+    pub handle: ModuleHandle,
+    /// Its callbacks, in the order of registration.
+    pub callbacks: Vec<Registration>,
+    /// Higher is asked first; ties keep the order of the file.
+    pub priority: i64,
+    /// Its failure rules.
+    pub on_failure: Vec<FailureRule>,
+}
+
+/// Why modules cannot be routed together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouteError {
+    /// Two modules registered a callback that only one may have. Synapse stops the start too.
+    #[error("{callback} is registered by {first} and by {second}: only one module may have it")]
+    SecondOwner {
+        /// The callback.
+        callback: &'static str,
+        /// Who registered it first.
+        first: String,
+        /// Who registered it too.
+        second: String,
+    },
+    /// A login type was declared with different fields. Synapse's documents say that it stops the start.
+    #[error("login type {login_type} is declared by {first} and by {second} with different fields")]
+    LoginFields {
+        /// The login type.
+        login_type: String,
+        /// Who declared it first.
+        first: String,
+        /// Who declared it otherwise.
+        second: String,
+    },
+}
+
+/// All routes. Immutable: another set of modules is another table.
+pub struct RoutingTable {
+    // One `Arc<Route<C>>` a callback, at its index.
+    routes: Vec<Box<dyn Any + Send + Sync>>,
+    overview: Vec<Vec<ModuleHandle>>,
+    login_types: BTreeMap<String, LoginType>,
+    ignored: Vec<(Arc<str>, &'static CallbackSpec)>,
+}
+
+impl fmt::Debug for RoutingTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let routes = self.overview().map(|(spec, modules)| {
+            (
+                spec.name,
+                modules
+                    .iter()
+                    .map(|module| module.id().to_owned())
+                    .collect::<Vec<_>>(),
+            )
+        });
+        f.debug_map().entries(routes).finish()
+    }
+}
+
+/// A registration with the module that made it.
+struct Entry<'a> {
+    module: &'a RoutedModule,
+    registration: &'a Registration,
+}
+
+impl RoutingTable {
+    /// Orders the modules' registrations into routes.
+    ///
+    /// # Errors
+    /// Registrations contradict each other.
+    pub fn new(
+        mut modules: Vec<RoutedModule>,
+        on_failure: &[FailureRule],
+    ) -> Result<Self, RouteError> {
+        modules.sort_by_key(|module| std::cmp::Reverse(module.priority));
+        let login_types = login_types(&modules)?;
+        let mut entries: Vec<Vec<Entry<'_>>> = reference().iter().map(|_| Vec::new()).collect();
+        for module in &modules {
+            for registration in &module.callbacks {
+                entries[registration.index()].push(Entry {
+                    module,
+                    registration,
+                });
+            }
+        }
+        let ignored = keep_owner(&mut entries);
+        for (spec, entries) in reference().iter().zip(&entries) {
+            if let (Combine::SingleOwner, [first, second, ..]) = (spec.combine, &entries[..]) {
+                return Err(RouteError::SecondOwner {
+                    callback: spec.name,
+                    first: first.module.handle.id().into(),
+                    second: second.module.handle.id().into(),
+                });
+            }
+        }
+        let overview = entries
+            .iter()
+            .map(|entries| {
+                entries
+                    .iter()
+                    .map(|entry| entry.module.handle.clone())
+                    .collect()
+            })
+            .collect();
+        let mut builder = RouteBuilder {
+            entries: &entries,
+            on_failure,
+            routes: Vec::with_capacity(entries.len()),
+        };
+        visit_all(&mut builder);
+        Ok(Self {
+            routes: builder.routes,
+            overview,
+            login_types,
+            ignored,
+        })
+    }
+
+    /// The route of a callback.
+    #[must_use]
+    pub fn route<C: Callback>(&self) -> Option<&Arc<Route<C>>> {
+        self.routes.get(C::INDEX)?.downcast_ref()
+    }
+
+    /// Every callback with the modules on its route, in order.
+    pub fn overview(&self) -> impl Iterator<Item = (&'static CallbackSpec, &[ModuleHandle])> {
+        reference()
+            .iter()
+            .zip(self.overview.iter().map(Vec::as_slice))
+    }
+
+    /// Registrations that are never asked, since another module owns the callback.
+    #[must_use]
+    pub fn ignored(&self) -> &[(Arc<str>, &'static CallbackSpec)] {
+        &self.ignored
+    }
+
+    /// The login types that modules declared.
+    pub fn login_types(&self) -> impl Iterator<Item = &LoginType> {
+        self.login_types.values()
+    }
+
+    /// Checks what only the subscribers know of the arguments: the fields that login types declared.
+    ///
+    /// # Errors
+    /// A declared field is missing.
+    pub fn check_args<C: Callback>(&self, args: &C) -> Result<(), JsonError> {
+        let subscriptions = self
+            .route::<C>()
+            .map(|route| route.subscriptions())
+            .unwrap_or_default();
+        subscriptions
+            .iter()
+            .try_for_each(|subscription| subscription.subscriber.concern(args).map(drop))
+    }
+}
+
+/// Collects the login types, which must agree on their fields.
+fn login_types(modules: &[RoutedModule]) -> Result<BTreeMap<String, LoginType>, RouteError> {
+    let mut seen: BTreeMap<String, (&RoutedModule, LoginType)> = BTreeMap::new();
+    for module in modules {
+        for login_type in module.callbacks.iter().flat_map(Registration::login_types) {
+            let (first, declared) = seen
+                .entry(login_type.name.clone())
+                .or_insert_with(|| (module, login_type.clone()));
+            if declared.fields != login_type.fields {
+                return Err(RouteError::LoginFields {
+                    login_type: login_type.name.clone(),
+                    first: first.handle.id().into(),
+                    second: module.handle.id().into(),
+                });
+            }
+        }
+    }
+    Ok(seen
+        .into_iter()
+        .map(|(name, (_, login_type))| (name, login_type))
+        .collect())
+}
+
+/// The first registration of a background update controller owns the category; the others are ignored, as in Synapse.
+fn keep_owner(entries: &mut [Vec<Entry<'_>>]) -> Vec<(Arc<str>, &'static CallbackSpec)> {
+    let Some(owner) = entries[OnUpdate::INDEX].first() else {
+        return Vec::new();
+    };
+    let (owner, group) = (
+        owner.module.handle.id().to_owned(),
+        owner.registration.group(),
+    );
+    let mut ignored = Vec::new();
+    for (spec, entries) in reference().iter().zip(entries) {
+        if spec.category == Category::BackgroundUpdateController {
+            entries.retain(|entry| {
+                let owned =
+                    entry.module.handle.id() == owner && entry.registration.group() == group;
+                if !owned {
+                    ignored.push((Arc::from(entry.module.handle.id()), spec));
+                }
+                owned
+            });
+        }
+    }
+    ignored
+}
+
+struct RouteBuilder<'a> {
+    entries: &'a [Vec<Entry<'a>>],
+    on_failure: &'a [FailureRule],
+    routes: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+impl RouteBuilder<'_> {
+    fn build<C: Callback>(&mut self) {
+        let subscriptions = self.entries[C::INDEX].iter().filter_map(|entry| {
+            Some(Subscription {
+                id: Arc::from(entry.module.handle.id()),
+                policy: Policy::resolve(&entry.module.on_failure, self.on_failure, &C::SPEC),
+                // `None` would be a registration under another callback's index, which `Registration` rules out.
+                subscriber: entry.registration.subscriber::<C>()?,
+                module: entry.module.handle.clone(),
+            })
+        });
+        self.routes
+            .push(Box::new(Arc::new(Route::<C>::new(subscriptions.collect()))));
+    }
+}
+
+ganglion_api::visit_each_callback!(RouteBuilder<'_>, |self, C| self.build::<C>());
