@@ -78,8 +78,7 @@ impl Admission {
     /// How many calls run.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.max_in_flight
-            .saturating_sub(self.permits.available_permits())
+        self.max_in_flight.saturating_sub(self.permits.available_permits())
     }
 
     /// How many wait.
@@ -121,10 +120,7 @@ mod tests {
         let _permit = admission.admit(soon()).await.unwrap();
         let (waits, ()) = tokio::join!(admission.admit(soon()), async { admission.close() });
         assert_eq!(waits.unwrap_err(), FailureKind::NotRunning);
-        assert_eq!(
-            admission.admit(soon()).await.unwrap_err(),
-            FailureKind::NotRunning
-        );
+        assert_eq!(admission.admit(soon()).await.unwrap_err(), FailureKind::NotRunning);
     }
 
     #[tokio::test(start_paused = true)]

@@ -34,11 +34,7 @@ impl CancelBackgroundCall for Cancel {
 }
 
 /// Starts a background call on a worker.
-pub(crate) fn start(
-    home: &ArbiterHandle,
-    call: Background,
-    task: BackgroundTask,
-) -> Arc<dyn CancelBackgroundCall> {
+pub(crate) fn start(home: &ArbiterHandle, call: Background, task: BackgroundTask) -> Arc<dyn CancelBackgroundCall> {
     let cancelled = call.cancelled.clone();
     // Made on the worker, since a module's future stays on its thread. A worker that has ended runs nothing, and
     // that is what a stopped module's background calls should do.
@@ -78,10 +74,7 @@ impl Background {
     /// One run; what goes wrong is logged, as in Synapse.
     async fn once(&self, task: &mut BackgroundTask) {
         let (module, description) = (&*self.module, self.description.as_str());
-        match AssertUnwindSafe(async { task().await })
-            .catch_unwind()
-            .await
-        {
+        match AssertUnwindSafe(async { task().await }).catch_unwind().await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::error!(module, description, %error, "background call failed")

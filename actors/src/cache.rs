@@ -82,10 +82,7 @@ impl CacheService {
 
     /// A service that tells other nodes about invalidations.
     #[must_use]
-    pub fn with_publisher(
-        defaults: CacheDefaults,
-        publisher: Arc<dyn InvalidationPublisher>,
-    ) -> Self {
+    pub fn with_publisher(defaults: CacheDefaults, publisher: Arc<dyn InvalidationPublisher>) -> Self {
         Self {
             defaults,
             caches: DashMap::new(),
@@ -116,8 +113,7 @@ impl CacheService {
                     ttl: options.ttl.or(self.defaults.ttl),
                 };
                 let publisher = Arc::clone(&self.publisher);
-                let cache =
-                    FunctionCache::new(Arc::clone(module), name, limits, home.clone(), publisher);
+                let cache = FunctionCache::new(Arc::clone(module), name, limits, home.clone(), publisher);
                 Ok(Arc::clone(&*vacant.insert(cache)) as Arc<dyn CacheStore>)
             }
         }

@@ -54,9 +54,7 @@ mod tests {
             (FailureKind::ModuleError, Some("no"))
         );
 
-        let hangs = guarded::<()>(std::future::pending(), until())
-            .await
-            .unwrap_err();
+        let hangs = guarded::<()>(std::future::pending(), until()).await.unwrap_err();
         assert_eq!(hangs.kind, FailureKind::DeadlineExceeded);
     }
 

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor as _, Addr, MailboxError};
-use ganglion_api::{
-    CallFailure, Callback, FailureKind, Subscriber, WebRequest, WebResource, WebResponse,
-};
+use ganglion_api::{CallFailure, Callback, FailureKind, Subscriber, WebRequest, WebResource, WebResponse};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -143,8 +141,7 @@ impl ModuleHandle {
         args: Arc<C>,
         deadline: Instant,
     ) -> Result<C::Answer, CallFailure> {
-        self.admit(worker, Invoke { subscriber, args }, deadline)
-            .await
+        self.admit(worker, Invoke { subscriber, args }, deadline).await
     }
 
     /// Lets a web resource of the module answer a request, until its budget runs out.
@@ -158,16 +155,10 @@ impl ModuleHandle {
         request: WebRequest,
         deadline: Instant,
     ) -> Result<WebResponse, CallFailure> {
-        self.admit(worker, Respond { resource, request }, deadline)
-            .await
+        self.admit(worker, Respond { resource, request }, deadline).await
     }
 
-    async fn admit<W: Work>(
-        &self,
-        worker: WorkerIndex,
-        work: W,
-        deadline: Instant,
-    ) -> Result<W::Output, CallFailure> {
+    async fn admit<W: Work>(&self, worker: WorkerIndex, work: W, deadline: Instant) -> Result<W::Output, CallFailure> {
         let result = self.send(worker, work, deadline).await;
         self.shared
             .counters
@@ -175,23 +166,14 @@ impl ModuleHandle {
         result
     }
 
-    async fn send<W: Work>(
-        &self,
-        worker: WorkerIndex,
-        work: W,
-        deadline: Instant,
-    ) -> Result<W::Output, CallFailure> {
+    async fn send<W: Work>(&self, worker: WorkerIndex, work: W, deadline: Instant) -> Result<W::Output, CallFailure> {
         if self.state() != ModuleState::Running {
             return Err(FailureKind::NotRunning.into());
         }
         let until = deadline.min(Instant::now() + self.shared.limits.call_timeout);
         let permit = self.shared.admission.admit(until).await?;
         match self.shared.replicas[worker.get()]
-            .send(Call {
-                work,
-                until,
-                permit,
-            })
+            .send(Call { work, until, permit })
             .await
         {
             Ok(answer) => answer,

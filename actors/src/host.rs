@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use actix::ArbiterHandle;
 use ganglion_api::{
-    BackgroundTask, CacheOptions, CacheStore, CancelBackgroundCall, Homeserver, ModuleHost,
-    OwnedServerName, RegistrationError, Schedule, ServerName,
+    BackgroundTask, CacheOptions, CacheStore, CancelBackgroundCall, Homeserver, ModuleHost, OwnedServerName,
+    RegistrationError, Schedule, ServerName,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -64,11 +64,7 @@ impl ModuleHost for Host {
         start(&self.home, call, task)
     }
 
-    fn open_cache(
-        &self,
-        name: &str,
-        options: &CacheOptions,
-    ) -> Result<Arc<dyn CacheStore>, RegistrationError> {
+    fn open_cache(&self, name: &str, options: &CacheOptions) -> Result<Arc<dyn CacheStore>, RegistrationError> {
         self.caches.open(&self.module, name, options, &self.home)
     }
 }

@@ -6,8 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ganglion_api::{
-    ConfigError, CreateError, Created, Homeserver, ModuleError, ModuleFactory, OwnedServerName,
-    Registered,
+    ConfigError, CreateError, Created, Homeserver, ModuleError, ModuleFactory, OwnedServerName, Registered,
 };
 use tokio::sync::watch;
 
@@ -113,15 +112,11 @@ pub async fn load(
         caches: Arc::clone(&surroundings.caches),
     };
     let created = WorkerThreads::run_on(home, move || {
-        catch_unwind(AssertUnwindSafe(|| {
-            spec.factory.create(spec.config, Arc::new(host))
-        }))
+        catch_unwind(AssertUnwindSafe(|| spec.factory.create(spec.config, Arc::new(host))))
     });
     match created.await {
         Ok(Ok(Ok(Created {
-            registered,
-            instance,
-            ..
+            registered, instance, ..
         }))) => {
             handle.run();
             Ok(LoadedModule {
@@ -135,9 +130,7 @@ pub async fn load(
             Err(match failed {
                 Ok(Ok(Err(CreateError::Config(error)))) => LoadError::Config(error),
                 Ok(Ok(Err(CreateError::Constructor(error)))) => LoadError::Constructor(error),
-                Ok(Ok(Err(other))) => {
-                    LoadError::Constructor(ModuleError::message(other.to_string()))
-                }
+                Ok(Ok(Err(other))) => LoadError::Constructor(ModuleError::message(other.to_string())),
                 Ok(Err(panic)) => LoadError::Panicked(panic_text(&*panic).unwrap_or_default()),
                 Err(_) | Ok(Ok(Ok(_))) => LoadError::WorkerEnded,
             })

@@ -3,12 +3,8 @@
 use std::sync::Arc;
 
 use actix::fut::wrap_future;
-use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message,
-};
-use ganglion_api::{
-    CallFailure, Callback, ModuleError, Subscriber, WebRequest, WebResource, WebResponse,
-};
+use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message};
+use ganglion_api::{CallFailure, Callback, ModuleError, Subscriber, WebRequest, WebResource, WebResponse};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -85,10 +81,7 @@ impl Actor for ModuleActor {
         ctx.set_mailbox_capacity(self.capacity);
         // Not a message: a stop must not queue behind calls.
         let stopped = self.stop.clone().cancelled_owned();
-        ctx.spawn(
-            wrap_future(stopped)
-                .map(|(), _actor: &mut Self, ctx: &mut Self::Context| ctx.terminate()),
-        );
+        ctx.spawn(wrap_future(stopped).map(|(), _actor: &mut Self, ctx: &mut Self::Context| ctx.terminate()));
     }
 }
 
@@ -97,11 +90,7 @@ impl<W: Work> Handler<Call<W>> for ModuleActor {
 
     /// Calls of one module run side by side, up to its permits.
     fn handle(&mut self, call: Call<W>, _ctx: &mut Self::Context) -> Self::Result {
-        let Call {
-            work,
-            until,
-            permit,
-        } = call;
+        let Call { work, until, permit } = call;
         Box::pin(async move {
             let answer = guarded(work.run(), until).await;
             drop(permit);

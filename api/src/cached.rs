@@ -285,12 +285,6 @@ mod tests {
             CacheOptions::new().uncached_arg(1).key(parts()).parts(),
             ("a", true).key_parts()
         );
-        assert!(
-            CacheOptions::new()
-                .num_args(1)
-                .uncached_arg(0)
-                .check("f")
-                .is_err()
-        );
+        assert!(CacheOptions::new().num_args(1).uncached_arg(0).check("f").is_err());
     }
 }

@@ -65,9 +65,7 @@ impl Category {
             Self::PresenceRouter => "presence_router",
             Self::BackgroundUpdateController => "background_update_controller",
             Self::AccountData => "account_data",
-            Self::AddExtraFieldsToUnsignedClientEvent => {
-                "add_extra_fields_to_unsigned_client_event"
-            }
+            Self::AddExtraFieldsToUnsignedClientEvent => "add_extra_fields_to_unsigned_client_event",
             Self::MediaRepository => "media_repository",
             Self::Ratelimit => "ratelimit",
             Self::Federation => "federation",
@@ -77,9 +75,7 @@ impl Category {
     /// The category with this word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|category| category.as_str() == word)
+        Self::ALL.into_iter().find(|category| category.as_str() == word)
     }
 }
 
@@ -184,17 +180,12 @@ pub struct CallbackSpec {
     pub args: &'static [ArgSpec],
 }
 
-fn on_failure_word<S: serde::Serializer>(
-    on_failure: &OnFailure,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+fn on_failure_word<S: serde::Serializer>(on_failure: &OnFailure, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(on_failure.as_str())
 }
 
 /// An operation that the homeserver asks about. The type itself holds the arguments.
-pub trait Callback:
-    FromJson + Serialize + fmt::Debug + Clone + Send + Sync + Sized + 'static
-{
+pub trait Callback: FromJson + Serialize + fmt::Debug + Clone + Send + Sync + Sized + 'static {
     /// How answers become an outcome.
     type Rule: CombineRule;
     /// What one module returns.

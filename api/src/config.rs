@@ -5,8 +5,12 @@ use serde_json::Value;
 
 use crate::module::ConfigError;
 
-/// Reads a config; an error names the key that is wrong.
-pub(crate) fn read<T: DeserializeOwned>(config: Value) -> Result<T, ConfigError> {
+/// Reads a module's config with Serde, as [`Module::parse_config`](crate::Module::parse_config) does by default; an error
+/// names the key that is wrong.
+///
+/// # Errors
+/// The config is not a `T`.
+pub fn read<T: DeserializeOwned>(config: Value) -> Result<T, ConfigError> {
     serde_path_to_error::deserialize(config).map_err(|error| {
         let path = error.path().to_string();
         let message = hint(&error.into_inner().to_string());
@@ -24,9 +28,7 @@ fn hint(message: &str) -> String {
         .strip_prefix("invalid type: string \"")
         .and_then(|rest| rest.split_once('"'));
     match text {
-        Some((word, rest))
-            if rest.contains("a boolean") && words.contains(&word.to_lowercase().as_str()) =>
-        {
+        Some((word, rest)) if rest.contains("a boolean") && words.contains(&word.to_lowercase().as_str()) => {
             format!("{message}: write true or false, {word:?} is text in YAML 1.2")
         }
         _ => message.to_owned(),

@@ -106,11 +106,7 @@ impl MatrixError {
 
     /// Adds a field of the body, with the same rules as [`Denial::with_field`](crate::Denial::with_field).
     #[must_use]
-    pub fn with_field(
-        mut self,
-        key: impl Into<String>,
-        value: impl Into<serde_json::Value>,
-    ) -> Self {
+    pub fn with_field(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
         self.fields.insert(key.into(), value.into());
         self
     }

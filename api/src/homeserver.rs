@@ -19,11 +19,7 @@ pub enum HomeserverError {
 /// What modules ask of the homeserver. Every method of `ModuleApi` that needs it goes through here.
 pub trait Homeserver: Send + Sync {
     /// Calls a method of Synapse's `ModuleApi`, with its arguments by name.
-    fn call(
-        &self,
-        method: &'static str,
-        arguments: Value,
-    ) -> LocalFuture<'_, Result<Value, HomeserverError>>;
+    fn call(&self, method: &'static str, arguments: Value) -> LocalFuture<'_, Result<Value, HomeserverError>>;
 }
 
 /// No homeserver.
@@ -31,11 +27,7 @@ pub trait Homeserver: Send + Sync {
 pub struct NotConnected;
 
 impl Homeserver for NotConnected {
-    fn call(
-        &self,
-        method: &'static str,
-        _arguments: Value,
-    ) -> LocalFuture<'_, Result<Value, HomeserverError>> {
+    fn call(&self, method: &'static str, _arguments: Value) -> LocalFuture<'_, Result<Value, HomeserverError>> {
         Box::pin(async move { Err(HomeserverError::NotConnected { method }) })
     }
 }

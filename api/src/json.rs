@@ -67,9 +67,7 @@ impl JsonError {
     /// A required value at `at` is absent.
     #[must_use]
     pub fn missing(at: &JsonPath<'_>) -> Self {
-        Self::Missing {
-            path: at.to_string(),
-        }
+        Self::Missing { path: at.to_string() }
     }
 
     /// The place of the error; empty for the document itself.
@@ -209,10 +207,7 @@ impl FromJson for i64 {
         };
         match number.as_i64() {
             Some(int) if (-MAX_INT..=MAX_INT).contains(&int) => Ok(int),
-            _ => Err(JsonError::invalid(
-                at,
-                "expected an integer within ±(2^53-1)",
-            )),
+            _ => Err(JsonError::invalid(at, "expected an integer within ±(2^53-1)")),
         }
     }
 }
@@ -357,15 +352,9 @@ mod tests {
 
     #[test]
     fn an_error_names_the_place_and_not_the_value() {
-        let error = Vec::<String>::from_json(
-            json!(["a", {"secret": 1}]),
-            &JsonPath::Key(&JsonPath::Root, "x"),
-        )
-        .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "x[1]: expected a string, found an object"
-        );
+        let error =
+            Vec::<String>::from_json(json!(["a", {"secret": 1}]), &JsonPath::Key(&JsonPath::Root, "x")).unwrap_err();
+        assert_eq!(error.to_string(), "x[1]: expected a string, found an object");
     }
 
     #[test]

@@ -27,38 +27,32 @@ mod resource;
 mod types;
 mod verdict;
 
-pub use cached::{
-    AsKeyPart, CacheArgs, CacheKey, CacheOptions, CacheStore, Cached, CachedValue, Fill, KeyPart,
-};
+pub use cached::{AsKeyPart, CacheArgs, CacheKey, CacheOptions, CacheStore, Cached, CachedValue, Fill, KeyPart};
 pub use callback::{
-    ArgSpec, Callback, CallbackSpec, CallbackVisitor, Candidate, Category, Combine, CombineRule,
-    Merging, Rewriting, Rewritten, reference, rule, spec, visit_all,
+    ArgSpec, Callback, CallbackSpec, CallbackVisitor, Candidate, Category, Combine, CombineRule, Merging, Rewriting,
+    Rewritten, reference, rule, spec, visit_all,
 };
 pub use callbacks::*;
+pub use config::read as read_config;
 pub use failure::{CallFailure, FailureKind, MatrixError, ModuleError, OnFailure};
 pub use homeserver::{Homeserver, HomeserverError, NotConnected};
 pub use json::{ArrayItem, Fields, FromJson, JsonError, JsonObject, JsonPath, MAX_INT};
 pub use module::{ConfigError, Module, NoConfig};
 pub use module_api::{
-    BackgroundCall, BackgroundTask, CancelBackgroundCall, ModuleApi, ModuleHost, Registered,
-    Schedule,
+    BackgroundCall, BackgroundTask, CancelBackgroundCall, ModuleApi, ModuleHost, Registered, Schedule,
 };
-pub use registration::{
-    Concern, LocalFuture, LoginType, Registration, RegistrationError, Subscriber,
-};
+pub use registration::{CallbackSet, Concern, LocalFuture, LoginType, Registration, RegistrationError, Subscriber};
 pub use registry::{CreateError, Created, ModuleFactory, Registry};
 pub use resource::{
-    RECOMMENDED_NAMESPACE, ResourcePath, WebRequest, WebResource, WebResponse, add_cors_headers,
-    is_at_or_below, is_reserved, json_response, query_parameter,
+    RECOMMENDED_NAMESPACE, ResourcePath, WebRequest, WebResource, WebResponse, add_cors_headers, is_at_or_below,
+    is_reserved, json_response, query_parameter,
 };
 pub use types::*;
 pub use verdict::{
-    Denial, Denies, ErrorCode, EventVerdict, Gate, RegistrationVerdict, RoomOutcome, RoomVerdict,
-    Verdict, VerdictKind,
+    Denial, Denies, ErrorCode, EventVerdict, Gate, RegistrationVerdict, RoomOutcome, RoomVerdict, Verdict, VerdictKind,
 };
 
 /// Matrix identifiers, from ruma.
 pub use ruma_common::{
-    OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, ServerName,
-    UserId,
+    OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, ServerName, UserId,
 };

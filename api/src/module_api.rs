@@ -10,7 +10,7 @@ use ruma_common::ServerName;
 use crate::cached::{CacheArgs, CacheOptions, CacheStore, Cached, CachedValue, Fill};
 use crate::failure::ModuleError;
 use crate::homeserver::Homeserver;
-use crate::registration::{FunctionSet, LocalFuture, Registration, RegistrationError};
+use crate::registration::{CallbackSet, LocalFuture, Registration, RegistrationError};
 use crate::resource::{ResourceFunction, ResourcePath, WebRequest, WebResource, WebResponse};
 
 /// When a background call runs.
@@ -69,20 +69,13 @@ pub trait ModuleHost: Send + Sync {
     ///
     /// # Errors
     /// The module has a cached function of this name.
-    fn open_cache(
-        &self,
-        name: &str,
-        options: &CacheOptions,
-    ) -> Result<Arc<dyn CacheStore>, RegistrationError>;
+    fn open_cache(&self, name: &str, options: &CacheOptions) -> Result<Arc<dyn CacheStore>, RegistrationError>;
 }
 
 /// What a module registered, waiting for the instance.
 struct Pending<M> {
-    functions: Vec<FunctionSet<M>>,
-    resources: Vec<(
-        ResourcePath,
-        Box<dyn FnOnce(Arc<M>) -> Arc<dyn WebResource> + Send>,
-    )>,
+    functions: Vec<CallbackSet<M>>,
+    resources: Vec<(ResourcePath, Box<dyn FnOnce(Arc<M>) -> Arc<dyn WebResource> + Send>)>,
 }
 
 struct Inner<M> {
@@ -151,12 +144,7 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
     pub(crate) fn close(&self, instance: &Arc<M>) -> Registered {
         let bound = self.inner.instance.set(Arc::downgrade(instance));
         debug_assert!(bound.is_ok(), "an api belongs to one instance");
-        let pending = self
-            .inner
-            .pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let pending = self.inner.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(pending) = pending else {
             return Registered::default();
         };
@@ -176,19 +164,19 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
     }
 
     fn with_pending(&self, add: impl FnOnce(&mut Pending<M>)) -> Result<(), RegistrationError> {
-        let mut pending = self
-            .inner
-            .pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        add(pending
-            .as_mut()
-            .ok_or(RegistrationError::RegistrationClosed)?);
+        let mut pending = self.inner.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        add(pending.as_mut().ok_or(RegistrationError::RegistrationClosed)?);
         Ok(())
     }
 
-    pub(crate) fn register(&self, functions: FunctionSet<M>) -> Result<(), RegistrationError> {
-        self.with_pending(|pending| pending.functions.push(functions))
+    /// Registers callbacks of any category. A module may call this several times; every registration takes its place in
+    /// the callbacks' routes.
+    ///
+    /// # Errors
+    /// The constructor has returned already, or callbacks that belong together are not all there.
+    pub fn register_callbacks(&self, callbacks: CallbackSet<M>) -> Result<(), RegistrationError> {
+        callbacks.check()?;
+        self.with_pending(|pending| pending.functions.push(callbacks))
     }
 
     /// Answers requests to this path of the public listener, and to everything below it, with a function of the
@@ -231,11 +219,7 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
 
     /// Runs a function of the module once, now, or as soon as all modules are loaded if the constructor calls this.
     /// Source: Synapse's method of this name. An error is logged; there is no result to wait for.
-    pub fn run_as_background_process<F>(
-        &self,
-        description: impl Into<String>,
-        function: F,
-    ) -> BackgroundCall
+    pub fn run_as_background_process<F>(&self, description: impl Into<String>, function: F) -> BackgroundCall
     where
         F: AsyncFnOnce(&M) -> Result<(), ModuleError> + Send + 'static,
     {
@@ -273,11 +257,11 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
             let (inner, function) = (Arc::clone(&inner), Arc::clone(&function));
             Box::pin(async move { function(&*inner.instance()?).await })
         });
-        BackgroundCall(self.inner.host.background(
-            description.into(),
-            Schedule::Every(interval),
-            task,
-        ))
+        BackgroundCall(
+            self.inner
+                .host
+                .background(description.into(), Schedule::Every(interval), task),
+        )
     }
 
     fn once<F>(&self, description: String, schedule: Schedule, function: F) -> BackgroundCall

@@ -6,7 +6,8 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::callback::{Callback, CallbackSpec};
+use crate::callback::{Callback, CallbackSpec, Category};
+use crate::callbacks::{AuthCheckers, GetInterestedUsers, GetUsersForStates, LoginTypes, OnUpdate};
 use crate::failure::ModuleError;
 use crate::json::JsonError;
 
@@ -18,9 +19,7 @@ pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 #[non_exhaustive]
 pub enum RegistrationError {
     /// The module's constructor has returned: nothing can be registered any more.
-    #[error(
-        "registration is closed: callbacks and resources are registered in the module's constructor"
-    )]
+    #[error("registration is closed: callbacks and resources are registered in the module's constructor")]
     RegistrationClosed,
     /// Two callbacks belong together and only one was given. Synapse stops the start too.
     #[error("{given} was registered without {missing}: they belong together")]
@@ -36,6 +35,9 @@ pub enum RegistrationError {
         /// The callback that is missing.
         missing: &'static str,
     },
+    /// `auth_checkers` were registered without the login types that they are for.
+    #[error("auth_checkers was registered without login types")]
+    NoLoginTypes,
     /// A web resource's path cannot be used.
     #[error("web resource {path:?}: {reason}")]
     ResourcePath {
@@ -88,11 +90,7 @@ pub struct LoginType {
 }
 
 trait Function<M, C: Callback>: Send + Sync {
-    fn call<'a>(
-        &'a self,
-        module: &'a M,
-        args: &'a C,
-    ) -> LocalFuture<'a, Result<C::Answer, ModuleError>>;
+    fn call<'a>(&'a self, module: &'a M, args: &'a C) -> LocalFuture<'a, Result<C::Answer, ModuleError>>;
 }
 
 struct AsyncFunction<F>(F);
@@ -102,11 +100,7 @@ where
     C: Callback,
     F: AsyncFn(&M, &C) -> Result<C::Answer, ModuleError> + Send + Sync,
 {
-    fn call<'a>(
-        &'a self,
-        module: &'a M,
-        args: &'a C,
-    ) -> LocalFuture<'a, Result<C::Answer, ModuleError>> {
+    fn call<'a>(&'a self, module: &'a M, args: &'a C) -> LocalFuture<'a, Result<C::Answer, ModuleError>> {
         Box::pin(async move { (self.0)(module, args).await })
     }
 }
@@ -124,11 +118,7 @@ impl<M: 'static, C: Callback> BoxedFunction<M, C> {
 }
 
 impl<M, C: Callback> BoxedFunction<M, C> {
-    pub(crate) fn call<'a>(
-        &'a self,
-        module: &'a M,
-        args: &'a C,
-    ) -> LocalFuture<'a, Result<C::Answer, ModuleError>> {
+    pub(crate) fn call<'a>(&'a self, module: &'a M, args: &'a C) -> LocalFuture<'a, Result<C::Answer, ModuleError>> {
         self.0.call(module, args)
     }
 }
@@ -153,79 +143,100 @@ impl<M: Send + Sync, C: Callback> Subscriber<C> for Bound<M, C> {
 
 type Bind<M> = Box<dyn FnOnce(Arc<M>, usize) -> Registration + Send>;
 
-/// The functions of one `register_*_callbacks` call.
-pub(crate) struct FunctionSet<M> {
-    names: Vec<&'static str>,
+/// Functions of a module that answer callbacks of any category, for modules that learn only at run time which ones they
+/// answer. The sets of the categories, such as [`SpamCheckerCallbacks`](crate::SpamCheckerCallbacks), are the typed
+/// way.
+pub struct CallbackSet<M> {
+    specs: Vec<&'static CallbackSpec>,
     binds: Vec<Bind<M>>,
+    without_login_types: bool,
 }
 
-impl<M> Default for FunctionSet<M> {
+impl<M> Default for CallbackSet<M> {
     fn default() -> Self {
         Self {
-            names: Vec::new(),
+            specs: Vec::new(),
             binds: Vec::new(),
+            without_login_types: false,
         }
     }
 }
 
-impl<M> fmt::Debug for FunctionSet<M> {
+impl<M> fmt::Debug for CallbackSet<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(&self.names).finish()
+        f.debug_set().entries(self.specs.iter().map(|spec| spec.name)).finish()
     }
 }
 
-impl<M> FunctionSet<M> {
-    pub(crate) fn together(
-        &self,
-        first: &'static str,
-        second: &'static str,
-    ) -> Result<(), RegistrationError> {
-        match (self.names.contains(&first), self.names.contains(&second)) {
-            (true, false) => Err(RegistrationError::IncompletePair {
-                given: first,
-                missing: second,
-            }),
-            (false, true) => Err(RegistrationError::IncompletePair {
-                given: second,
-                missing: first,
-            }),
-            _ => Ok(()),
+impl<M> CallbackSet<M> {
+    /// Callbacks that belong together are all there, as in Synapse.
+    pub(crate) fn check(&self) -> Result<(), RegistrationError> {
+        let has = |name| self.specs.iter().any(|spec| spec.name == name);
+        let pair = [GetUsersForStates::SPEC.name, GetInterestedUsers::SPEC.name];
+        for (given, missing) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+            if has(given) && !has(missing) {
+                return Err(RegistrationError::IncompletePair { given, missing });
+            }
         }
-    }
-
-    pub(crate) fn requires(&self, name: &'static str) -> Result<(), RegistrationError> {
-        if self.names.contains(&name) {
-            Ok(())
+        let controls = self
+            .specs
+            .iter()
+            .any(|spec| spec.category == Category::BackgroundUpdateController);
+        if controls && !has(OnUpdate::SPEC.name) {
+            return Err(RegistrationError::MissingCallback {
+                missing: OnUpdate::SPEC.name,
+            });
+        }
+        if self.without_login_types {
+            Err(RegistrationError::NoLoginTypes)
         } else {
-            Err(RegistrationError::MissingCallback { missing: name })
+            Ok(())
         }
     }
 
     /// Binds every function to the instance; `group` is the position of this set among the module's.
-    pub(crate) fn bind(
-        self,
-        instance: &Arc<M>,
-        group: usize,
-    ) -> impl Iterator<Item = Registration> {
+    pub(crate) fn bind(self, instance: &Arc<M>, group: usize) -> impl Iterator<Item = Registration> {
         self.binds
             .into_iter()
             .map(move |bind| bind(Arc::clone(instance), group))
     }
 }
 
-impl<M: Send + Sync + 'static> FunctionSet<M> {
-    pub(crate) fn push<C: Callback>(&mut self, function: BoxedFunction<M, C>) {
-        self.push_subscriber::<C>(Vec::new(), move |module| {
-            Arc::new(Bound { module, function })
-        });
+impl<M: Send + Sync + 'static> CallbackSet<M> {
+    /// No callbacks yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    pub(crate) fn push_subscriber<C: Callback>(
+    /// Answers the callback `C` with this function of the module. Not for [`AuthCheckers`], which need login types:
+    /// see [`auth_checkers`](Self::auth_checkers).
+    #[must_use]
+    pub fn answer<C, F>(mut self, function: F) -> Self
+    where
+        C: Callback,
+        F: AsyncFn(&M, &C) -> Result<C::Answer, ModuleError> + Send + Sync + 'static,
+    {
+        let function = BoxedFunction::new(function);
+        self.without_login_types |= C::INDEX == AuthCheckers::INDEX;
+        self.push::<C>(Vec::new(), move |module| Arc::new(Bound { module, function }));
+        self
+    }
+
+    /// Answers [`AuthCheckers`] for these login types.
+    #[must_use]
+    pub fn auth_checkers(mut self, login_types: LoginTypes<M>) -> Self {
+        let declared = login_types.declared();
+        self.push::<AuthCheckers>(declared, move |module| login_types.bind(module));
+        self
+    }
+
+    fn push<C: Callback>(
         &mut self,
         login_types: Vec<LoginType>,
         bind: impl FnOnce(Arc<M>) -> Arc<dyn Subscriber<C>> + Send + 'static,
     ) {
-        self.names.push(C::SPEC.name);
+        self.specs.push(&C::SPEC);
         self.binds.push(Box::new(move |module, group| Registration {
             index: C::INDEX,
             group,
@@ -273,9 +284,7 @@ impl Registration {
     /// The subscriber, if this registration is for the callback `C`.
     #[must_use]
     pub fn subscriber<C: Callback>(&self) -> Option<Arc<dyn Subscriber<C>>> {
-        self.subscriber
-            .downcast_ref::<Arc<dyn Subscriber<C>>>()
-            .cloned()
+        self.subscriber.downcast_ref::<Arc<dyn Subscriber<C>>>().cloned()
     }
 }
 

@@ -67,10 +67,7 @@ impl<M: Module> ModuleFactory for Factory<M> {
         let api = ModuleApi::open(host);
         let instance = Arc::new(M::new(config, &api).map_err(CreateError::Constructor)?);
         let registered = api.close(&instance);
-        Ok(Created {
-            instance,
-            registered,
-        })
+        Ok(Created { instance, registered })
     }
 }
 
@@ -90,8 +87,7 @@ impl Registry {
     /// Adds a module under a path such as `demo.DemoModule`; a path that was there is replaced.
     #[must_use]
     pub fn with<M: Module>(mut self, path: impl Into<String>) -> Self {
-        self.factories
-            .insert(path.into(), Arc::new(Factory::<M>(PhantomData)));
+        self.factories.insert(path.into(), Arc::new(Factory::<M>(PhantomData)));
         self
     }
 

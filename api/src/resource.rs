@@ -42,9 +42,7 @@ pub fn is_at_or_below(path: &str, prefix: &str) -> bool {
 /// Whether a path is one that no module can have.
 #[must_use]
 pub fn is_reserved(path: &str) -> bool {
-    RESERVED
-        .iter()
-        .any(|reserved| is_at_or_below(path, reserved))
+    RESERVED.iter().any(|reserved| is_at_or_below(path, reserved))
 }
 
 /// A checked path of a web resource: absolute, without a slash at its end; empty for the root.
@@ -133,10 +131,7 @@ pub fn json_response(status: u16, body: &impl Serialize) -> Result<WebResponse, 
 
 /// Adds the CORS headers that Synapse sends.
 pub fn add_cors_headers(headers: &mut http::HeaderMap) {
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_ORIGIN,
-        HeaderValue::from_static("*"),
-    );
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_METHODS,
         HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"),
@@ -155,13 +150,7 @@ pub fn query_parameter(request: &WebRequest, name: &str) -> Result<String, Matri
     form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
         .find(|(key, _)| key == name)
         .map(|(_, value)| value.into_owned())
-        .ok_or_else(|| {
-            MatrixError::new(
-                400,
-                "M_MISSING_PARAM",
-                format!("missing query parameter {name}"),
-            )
-        })
+        .ok_or_else(|| MatrixError::new(400, "M_MISSING_PARAM", format!("missing query parameter {name}")))
 }
 
 #[cfg(test)]

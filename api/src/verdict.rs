@@ -346,8 +346,7 @@ mod tests {
 
     #[test]
     fn an_unknown_word_is_refused_with_those_that_fit() {
-        let error =
-            Verdict::from_json(json!({"verdict": "shadow_ban"}), &JsonPath::Root).unwrap_err();
+        let error = Verdict::from_json(json!({"verdict": "shadow_ban"}), &JsonPath::Root).unwrap_err();
         assert_eq!(error.to_string(), "verdict: expected pass or deny");
     }
 }

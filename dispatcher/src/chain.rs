@@ -133,17 +133,8 @@ impl<C: Routed, H> Chain<C, H> {
         }
     }
 
-    fn answered(
-        &mut self,
-        state: <C::Rule as Fold<C>>::State,
-        answer: C::Answer,
-        duration: Duration,
-    ) {
-        let Folded {
-            result,
-            notes,
-            flow,
-        } = C::Rule::fold(state, &mut self.args, answer);
+    fn answered(&mut self, state: <C::Rule as Fold<C>>::State, answer: C::Answer, duration: Duration) {
+        let Folded { result, notes, flow } = C::Rule::fold(state, &mut self.args, answer);
         self.warn(&notes);
         let detail = (!notes.is_empty()).then(|| notes.join("; "));
         self.push(result, duration, detail, None);
@@ -153,12 +144,7 @@ impl<C: Routed, H> Chain<C, H> {
         }
     }
 
-    fn failed(
-        &mut self,
-        state: <C::Rule as Fold<C>>::State,
-        failure: CallFailure,
-        duration: Duration,
-    ) {
+    fn failed(&mut self, state: <C::Rule as Fold<C>>::State, failure: CallFailure, duration: Duration) {
         let CallFailure {
             kind,
             mut detail,
@@ -175,9 +161,7 @@ impl<C: Routed, H> Chain<C, H> {
             self.push(result, duration, detail, None);
             return self.decide(Outcome::Error(error));
         }
-        let then = self.route.subscriptions()[self.steps.len()]
-            .policy
-            .then(kind);
+        let then = self.route.subscriptions()[self.steps.len()].policy.then(kind);
         self.push(result, duration, detail, Some(then));
         match Effect::of(then, C::SPEC.on_failure) {
             Effect::Pass => self.progress = Progress::Open(state),
@@ -190,13 +174,7 @@ impl<C: Routed, H> Chain<C, H> {
         }
     }
 
-    fn push(
-        &mut self,
-        result: StepResult,
-        duration: Duration,
-        detail: Option<String>,
-        policy: Option<Then>,
-    ) {
+    fn push(&mut self, result: StepResult, duration: Duration, detail: Option<String>, policy: Option<Then>) {
         let module = Arc::clone(&self.route.subscriptions()[self.steps.len()].id);
         self.steps.push(Step {
             module,

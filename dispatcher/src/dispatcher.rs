@@ -108,11 +108,7 @@ impl<C: Routed> Handler<Dispatch<C>> for Dispatcher {
 }
 
 /// Asks one module after the other until the outcome is fixed.
-async fn drive<C: Routed>(
-    worker: WorkerIndex,
-    chain: &SharedChain<C>,
-    deadline: Instant,
-) -> Option<Decision<C>> {
+async fn drive<C: Routed>(worker: WorkerIndex, chain: &SharedChain<C>, deadline: Instant) -> Option<Decision<C>> {
     loop {
         let asked_at = Instant::now();
         let (module, subscriber, args) = {

@@ -19,8 +19,8 @@ pub(crate) fn clean_denial(denial: &mut Denial) -> Vec<String> {
     notes
 }
 
-/// Cleans a module's own error; says what was changed.
-pub(crate) fn clean_error(matrix: &mut MatrixError) -> Vec<String> {
+/// Cleans a module's own error for the client; says what was changed.
+pub fn clean_error(matrix: &mut MatrixError) -> Vec<String> {
     let mut notes = Vec::new();
     drop_reserved(&mut matrix.fields, &mut notes);
     if let Some(errcode) = take_text(&mut matrix.fields, "errcode", &mut notes) {
@@ -35,9 +35,7 @@ pub(crate) fn clean_error(matrix: &mut MatrixError) -> Vec<String> {
 fn drop_reserved(fields: &mut JsonObject, notes: &mut Vec<String>) {
     for key in ["msg", "code"] {
         if fields.remove(key).is_some() {
-            notes.push(format!(
-                "field {key} dropped: Synapse would never answer the request"
-            ));
+            notes.push(format!("field {key} dropped: Synapse would never answer the request"));
         }
     }
 }

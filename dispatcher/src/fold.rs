@@ -41,11 +41,7 @@ pub trait Fold<C: Callback>: CombineRule {
     type State: Default + Send + 'static;
 
     /// Takes an answer. A rewriting rule edits the arguments for the modules to come.
-    fn fold(
-        state: Self::State,
-        args: &mut Arc<C>,
-        answer: C::Answer,
-    ) -> Folded<C::Outcome, Self::State>;
+    fn fold(state: Self::State, args: &mut Arc<C>, answer: C::Answer) -> Folded<C::Outcome, Self::State>;
 
     /// The outcome if no answer ended the chain.
     fn finish(state: Self::State, args: &C) -> C::Outcome;

@@ -73,8 +73,7 @@ impl DispatchHandle {
             deadline,
             loaded: Loaded::new(&worker.load),
         };
-        if let Ok(Ok(Some(decision))) = timeout_at(deadline, worker.dispatcher.send(dispatch)).await
-        {
+        if let Ok(Ok(Some(decision))) = timeout_at(deadline, worker.dispatcher.send(dispatch)).await {
             return decision;
         }
         // The deadline has passed, or the worker has ended: conclude from what is known.
@@ -88,20 +87,13 @@ impl DispatchHandle {
     ///
     /// # Cancellation
     /// As for [`ask`](Self::ask).
-    pub async fn respond(
-        &self,
-        mounted: &MountedResource,
-        request: WebRequest,
-    ) -> Result<WebResponse, CallFailure> {
+    pub async fn respond(&self, mounted: &MountedResource, request: WebRequest) -> Result<WebResponse, CallFailure> {
         let deadline = Instant::now() + mounted.module.limits().call_timeout;
         let worker = self.least_loaded();
         let loaded = Loaded::new(&worker.load);
-        let answer = mounted.module.respond(
-            worker.index,
-            Arc::clone(&mounted.resource),
-            request,
-            deadline,
-        );
+        let answer = mounted
+            .module
+            .respond(worker.index, Arc::clone(&mounted.resource), request, deadline);
         let answer = timeout_at(deadline, answer).await;
         drop(loaded);
         answer.unwrap_or_else(|_elapsed| Err(FailureKind::DeadlineExceeded.into()))

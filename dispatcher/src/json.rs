@@ -47,8 +47,7 @@ type ByName = HashMap<&'static str, Box<dyn AskByName>>;
 struct Collect(ByName);
 
 visit_each_callback!(Collect, |self, C| {
-    self.0
-        .insert(C::SPEC.name, Box::new(Typed::<C>(PhantomData)));
+    self.0.insert(C::SPEC.name, Box::new(Typed::<C>(PhantomData)));
 });
 
 fn by_name(name: &str) -> Option<&'static dyn AskByName> {

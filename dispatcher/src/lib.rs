@@ -26,6 +26,7 @@ mod start;
 
 pub use chain::{Chain, neutral};
 pub use decision::{Decision, JsonDecision, Outcome, Step, StepResult};
+pub use fields::clean_error;
 pub use fold::{Fold, Folded, Routed};
 pub use handle::DispatchHandle;
 pub use json::AskError;

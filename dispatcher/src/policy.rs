@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ganglion_api::{
-    CallbackSpec, Category, Denial, ErrorCode, FailureKind, MatrixError, OnFailure,
-};
+use ganglion_api::{CallbackSpec, Category, Denial, ErrorCode, FailureKind, MatrixError, OnFailure};
 use serde::Serialize;
 
 /// What a failure counts as.
@@ -81,11 +79,7 @@ pub struct Policy([Then; FailureKind::ALL.len()]);
 impl Policy {
     /// Resolves rules: the first that matches decides, the module's before the global ones, else `synapse`.
     #[must_use]
-    pub fn resolve(
-        module: &[FailureRule],
-        global: &[FailureRule],
-        callback: &CallbackSpec,
-    ) -> Self {
+    pub fn resolve(module: &[FailureRule], global: &[FailureRule], callback: &CallbackSpec) -> Self {
         Self(FailureKind::ALL.map(|kind| {
             let mut rules = module.iter().chain(global);
             rules

@@ -27,23 +27,12 @@ pub struct ResourceTable {
 
 impl ResourceTable {
     /// Mounts a module's resource. The first one on a path stays, as in Synapse.
-    pub(crate) fn mount(
-        &mut self,
-        path: ResourcePath,
-        module: ModuleHandle,
-        resource: Arc<dyn WebResource>,
-    ) {
+    pub(crate) fn mount(&mut self, path: ResourcePath, module: ModuleHandle, resource: Arc<dyn WebResource>) {
         if self.mounted.contains_key(path.as_str()) {
             self.shadowed.push((module.id().to_owned(), path));
         } else {
-            self.mounted.insert(
-                path.as_str().to_owned(),
-                MountedResource {
-                    path,
-                    module,
-                    resource,
-                },
-            );
+            self.mounted
+                .insert(path.as_str().to_owned(), MountedResource { path, module, resource });
         }
     }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use ganglion_actors::ModuleHandle;
 use ganglion_api::{
-    Callback, CallbackSpec, Category, Combine, JsonError, LoginType, OnUpdate, Registration,
-    Subscriber, reference, visit_all,
+    Callback, CallbackSpec, Category, Combine, JsonError, LoginType, OnUpdate, Registration, Subscriber, reference,
+    visit_all,
 };
 
 use crate::policy::{FailureRule, Policy};
@@ -96,10 +96,7 @@ impl fmt::Debug for RoutingTable {
         let routes = self.overview().map(|(spec, modules)| {
             (
                 spec.name,
-                modules
-                    .iter()
-                    .map(|module| module.id().to_owned())
-                    .collect::<Vec<_>>(),
+                modules.iter().map(|module| module.id().to_owned()).collect::<Vec<_>>(),
             )
         });
         f.debug_map().entries(routes).finish()
@@ -117,19 +114,13 @@ impl RoutingTable {
     ///
     /// # Errors
     /// Registrations contradict each other.
-    pub fn new(
-        mut modules: Vec<RoutedModule>,
-        on_failure: &[FailureRule],
-    ) -> Result<Self, RouteError> {
+    pub fn new(mut modules: Vec<RoutedModule>, on_failure: &[FailureRule]) -> Result<Self, RouteError> {
         modules.sort_by_key(|module| std::cmp::Reverse(module.priority));
         let login_types = login_types(&modules)?;
         let mut entries: Vec<Vec<Entry<'_>>> = reference().iter().map(|_| Vec::new()).collect();
         for module in &modules {
             for registration in &module.callbacks {
-                entries[registration.index()].push(Entry {
-                    module,
-                    registration,
-                });
+                entries[registration.index()].push(Entry { module, registration });
             }
         }
         let ignored = keep_owner(&mut entries);
@@ -144,12 +135,7 @@ impl RoutingTable {
         }
         let overview = entries
             .iter()
-            .map(|entries| {
-                entries
-                    .iter()
-                    .map(|entry| entry.module.handle.clone())
-                    .collect()
-            })
+            .map(|entries| entries.iter().map(|entry| entry.module.handle.clone()).collect())
             .collect();
         let mut builder = RouteBuilder {
             entries: &entries,
@@ -173,9 +159,7 @@ impl RoutingTable {
 
     /// Every callback with the modules on its route, in order.
     pub fn overview(&self) -> impl Iterator<Item = (&'static CallbackSpec, &[ModuleHandle])> {
-        reference()
-            .iter()
-            .zip(self.overview.iter().map(Vec::as_slice))
+        reference().iter().zip(self.overview.iter().map(Vec::as_slice))
     }
 
     /// Registrations that are never asked, since another module owns the callback.
@@ -194,10 +178,7 @@ impl RoutingTable {
     /// # Errors
     /// A declared field is missing.
     pub fn check_args<C: Callback>(&self, args: &C) -> Result<(), JsonError> {
-        let subscriptions = self
-            .route::<C>()
-            .map(|route| route.subscriptions())
-            .unwrap_or_default();
+        let subscriptions = self.route::<C>().map(|route| route.subscriptions()).unwrap_or_default();
         subscriptions
             .iter()
             .try_for_each(|subscription| subscription.subscriber.concern(args).map(drop))
@@ -232,16 +213,12 @@ fn keep_owner(entries: &mut [Vec<Entry<'_>>]) -> Vec<(Arc<str>, &'static Callbac
     let Some(owner) = entries[OnUpdate::INDEX].first() else {
         return Vec::new();
     };
-    let (owner, group) = (
-        owner.module.handle.id().to_owned(),
-        owner.registration.group(),
-    );
+    let (owner, group) = (owner.module.handle.id().to_owned(), owner.registration.group());
     let mut ignored = Vec::new();
     for (spec, entries) in reference().iter().zip(entries) {
         if spec.category == Category::BackgroundUpdateController {
             entries.retain(|entry| {
-                let owned =
-                    entry.module.handle.id() == owner && entry.registration.group() == group;
+                let owned = entry.module.handle.id() == owner && entry.registration.group() == group;
                 if !owned {
                     ignored.push((Arc::from(entry.module.handle.id()), spec));
                 }

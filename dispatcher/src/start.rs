@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use actix::Actor as _;
 use ganglion_actors::{
-    CacheDefaults, CacheService, LoadError, ModuleSpec, ModuleState, Surroundings, WorkerThreads,
-    load,
+    CacheDefaults, CacheService, LoadError, ModuleSpec, ModuleState, Surroundings, WorkerThreads, load,
 };
 use ganglion_api::{Homeserver, OwnedServerName};
 use tokio::sync::watch;

@@ -146,14 +146,10 @@ impl FunctionCache {
         let (lost, unmanned) = (key.clone(), Arc::clone(&flight));
         let taken = worker.spawn_fn(move || {
             actix::spawn(async move {
-                let filled = AssertUnwindSafe(async { fill().await })
-                    .catch_unwind()
-                    .await;
+                let filled = AssertUnwindSafe(async { fill().await }).catch_unwind().await;
                 let filled = filled.unwrap_or_else(|panic| {
                     let text = panic_text(&*panic).unwrap_or_default();
-                    Err(ModuleError::message(format!(
-                        "the cached function panicked: {text}"
-                    )))
+                    Err(ModuleError::message(format!("the cached function panicked: {text}")))
                 });
                 cache.land(key, &flight, filled);
             });
@@ -162,9 +158,7 @@ impl FunctionCache {
             self.land(
                 lost,
                 &unmanned,
-                Err(ModuleError::message(
-                    "the worker of a cached function has ended",
-                )),
+                Err(ModuleError::message("the worker of a cached function has ended")),
             );
         }
     }
@@ -175,8 +169,7 @@ impl FunctionCache {
             && Arc::ptr_eq(current.get(), flight)
         {
             if let Ok(value) = &filled {
-                self.entries
-                    .insert(current.key().clone(), Arc::clone(value));
+                self.entries.insert(current.key().clone(), Arc::clone(value));
             }
             current.remove();
         }
@@ -185,11 +178,7 @@ impl FunctionCache {
 }
 
 impl CacheStore for FunctionCache {
-    fn get_or_fill(
-        &self,
-        key: CacheKey,
-        fill: Fill,
-    ) -> Pin<Box<dyn Future<Output = Filled> + Send + '_>> {
+    fn get_or_fill(&self, key: CacheKey, fill: Fill) -> Pin<Box<dyn Future<Output = Filled> + Send + '_>> {
         Box::pin(async move {
             let mut flight = match self.board(&key, fill) {
                 Wait::Found(value) => return Ok(value),

@@ -6,8 +6,7 @@ use crate::types::ContinuationToken;
 
 category! {
     /// Functions of a module that control background updates; the first module that registers owns all three.
-    BackgroundUpdateController, BackgroundUpdateControllerCallbacks, register_background_update_controller_callbacks,
-        check on_update_is_there;
+    BackgroundUpdateController, BackgroundUpdateControllerCallbacks, register_background_update_controller_callbacks;
 
     /// An iteration of a background update is about to run: how long may it take? The module may wait first.
     OnUpdate, on_update, "1.49", Error, SingleOwner<UpdateWindow> {
@@ -36,11 +35,6 @@ category! {
     }
 }
 
-/// `on_update` is required of its owner, as in Synapse.
-fn on_update_is_there<M>(functions: &FunctionSet<M>) -> Result<(), RegistrationError> {
-    functions.requires(OnUpdate::SPEC.name)
-}
-
 json_object! {
     /// The answer of `on_update`.
     #[derive(Eq)]
@@ -58,10 +52,7 @@ pub type NoToken = Option<ContinuationToken>;
 impl crate::json::FromJson for ContinuationToken {
     const TYPE: &'static str = "token";
 
-    fn from_json(
-        _value: serde_json::Value,
-        at: &crate::json::JsonPath<'_>,
-    ) -> Result<Self, crate::JsonError> {
+    fn from_json(_value: serde_json::Value, at: &crate::json::JsonPath<'_>) -> Result<Self, crate::JsonError> {
         Err(crate::JsonError::invalid(at, "only null in this version"))
     }
 }

@@ -79,7 +79,7 @@ pub(crate) fn visit_all<V: CallbackVisitor>(visitor: &mut V) {
 macro_rules! category {
     (
         $(#[$category_meta:meta])*
-        $category:ident, $set:ident, $register:ident $(, check $check:path)?;
+        $category:ident, $set:ident, $register:ident;
         $(
             $(#[$meta:meta])*
             $name:ident, $method:ident, $since:literal, $on_failure:ident, $rule:ident $(<$answer:ty>)? $(=> $outcome:ty)?
@@ -90,7 +90,7 @@ macro_rules! category {
         )+
     ) => {
         use crate::callback::{ArgSpec, Callback, CallbackSpec, Category, CallbackVisitor};
-        use crate::registration::{FunctionSet, RegistrationError};
+        use crate::registration::{CallbackSet, RegistrationError};
 
         enum Position { $($name,)+ Count }
 
@@ -130,12 +130,12 @@ macro_rules! category {
         $(#[$category_meta])*
         #[derive(Debug)]
         pub struct $set<M> {
-            pub(crate) functions: FunctionSet<M>,
+            pub(crate) functions: CallbackSet<M>,
         }
 
         impl<M> Default for $set<M> {
             fn default() -> Self {
-                Self { functions: FunctionSet::default() }
+                Self { functions: CallbackSet::default() }
             }
         }
 
@@ -157,8 +157,7 @@ macro_rules! category {
             /// # Errors
             /// The constructor has returned already, or callbacks that belong together are not all there.
             pub fn $register(&self, callbacks: $set<M>) -> Result<(), RegistrationError> {
-                $($check(&callbacks.functions)?;)?
-                self.register(callbacks.functions)
+                self.register_callbacks(callbacks.functions)
             }
         }
     };
@@ -174,7 +173,7 @@ macro_rules! category {
         where
             F: AsyncFn(&M, &$name) -> Result<<$name as Callback>::Answer, crate::ModuleError> + Send + Sync + 'static,
         {
-            self.functions.push::<$name>(crate::registration::BoxedFunction::new(function));
+            self.functions = self.functions.answer::<$name, F>(function);
             self
         }
     };

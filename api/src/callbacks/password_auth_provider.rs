@@ -1,6 +1,7 @@
 //! Password authentication. Source: Synapse's `PasswordAuthProvider`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ruma_common::OwnedUserId;
 
@@ -97,25 +98,31 @@ impl<M: Send + Sync + 'static> LoginTypes<M> {
     /// Declares a login type with the fields that a login must have, and its checker. Login types of all modules must
     /// agree on the fields, else the start fails (Synapse promises that and does not do it).
     #[must_use]
-    pub fn login_type<F>(
-        mut self,
-        name: &str,
-        fields: impl IntoIterator<Item: Into<String>>,
-        checker: F,
-    ) -> Self
+    pub fn login_type<F>(mut self, name: &str, fields: impl IntoIterator<Item: Into<String>>, checker: F) -> Self
     where
-        F: AsyncFn(&M, &AuthCheckers) -> Result<Option<AuthenticatedUser>, ModuleError>
-            + Send
-            + Sync
-            + 'static,
+        F: AsyncFn(&M, &AuthCheckers) -> Result<Option<AuthenticatedUser>, ModuleError> + Send + Sync + 'static,
     {
         let login_type = LoginType {
             name: name.into(),
             fields: fields.into_iter().map(Into::into).collect(),
         };
-        self.checkers
-            .insert(login_type, BoxedFunction::new(checker));
+        self.checkers.insert(login_type, BoxedFunction::new(checker));
         self
+    }
+}
+
+impl<M> LoginTypes<M> {
+    pub(crate) fn declared(&self) -> Vec<LoginType> {
+        self.checkers.keys().cloned().collect()
+    }
+}
+
+impl<M: Send + Sync + 'static> LoginTypes<M> {
+    pub(crate) fn bind(self, module: Arc<M>) -> Arc<dyn Subscriber<AuthCheckers>> {
+        Arc::new(Checkers {
+            module,
+            checkers: self.checkers,
+        })
     }
 }
 
@@ -123,36 +130,24 @@ impl<M: Send + Sync + 'static> PasswordAuthProviderCallbacks<M> {
     /// Answers [`AuthCheckers`] for these login types.
     #[must_use]
     pub fn auth_checkers(mut self, login_types: LoginTypes<M>) -> Self {
-        let declared = login_types.checkers.keys().cloned().collect();
-        self.functions
-            .push_subscriber::<AuthCheckers>(declared, move |module| {
-                std::sync::Arc::new(Checkers {
-                    module,
-                    checkers: login_types.checkers,
-                })
-            });
+        self.functions = self.functions.auth_checkers(login_types);
         self
     }
 }
 
 struct Checkers<M> {
-    module: std::sync::Arc<M>,
+    module: Arc<M>,
     checkers: BTreeMap<LoginType, BoxedFunction<M, AuthCheckers>>,
 }
 
 impl<M> Checkers<M> {
     fn find(&self, login_type: &str) -> Option<(&LoginType, &BoxedFunction<M, AuthCheckers>)> {
-        self.checkers
-            .iter()
-            .find(|(declared, _)| declared.name == login_type)
+        self.checkers.iter().find(|(declared, _)| declared.name == login_type)
     }
 }
 
 impl<M: Send + Sync + 'static> Subscriber<AuthCheckers> for Checkers<M> {
-    fn call<'a>(
-        &'a self,
-        args: &'a AuthCheckers,
-    ) -> LocalFuture<'a, Result<Option<AuthenticatedUser>, ModuleError>> {
+    fn call<'a>(&'a self, args: &'a AuthCheckers) -> LocalFuture<'a, Result<Option<AuthenticatedUser>, ModuleError>> {
         Box::pin(async move {
             let Some((declared, checker)) = self.find(&args.login_type) else {
                 return Ok(None);
@@ -165,8 +160,7 @@ impl<M: Send + Sync + 'static> Subscriber<AuthCheckers> for Checkers<M> {
             let fields = fields
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect::<JsonObject>();
-            let declared =
-                AuthCheckers::new(args.username.clone(), args.login_type.clone(), fields);
+            let declared = AuthCheckers::new(args.username.clone(), args.login_type.clone(), fields);
             checker.call(&self.module, &declared).await
         })
     }

@@ -7,7 +7,7 @@ use crate::types::{InterestedUsers, Presence, UsersForStates};
 
 category! {
     /// Functions of a module that answer presence-router callbacks: both or neither.
-    PresenceRouter, PresenceRouterCallbacks, register_presence_router_callbacks, check pair;
+    PresenceRouter, PresenceRouterCallbacks, register_presence_router_callbacks;
 
     /// Who else is told these presence updates? The sets of all modules are united, user by user.
     GetUsersForStates, get_users_for_states, "1.42", Pass, Merge<UsersForStates> {
@@ -20,9 +20,4 @@ category! {
         /// The user.
         user_id: OwnedUserId,
     }
-}
-
-/// One registration has both callbacks or none, as in Synapse.
-fn pair<M>(functions: &FunctionSet<M>) -> Result<(), RegistrationError> {
-    functions.together(GetUsersForStates::SPEC.name, GetInterestedUsers::SPEC.name)
 }

@@ -127,9 +127,9 @@ impl StateEvents {
     /// The event with this type and state key.
     #[must_use]
     pub fn get(&self, event_type: &str, state_key: &str) -> Option<&Event> {
-        self.0.iter().find(|event| {
-            event.event_type == event_type && event.state_key.as_deref() == Some(state_key)
-        })
+        self.0
+            .iter()
+            .find(|event| event.event_type == event_type && event.state_key.as_deref() == Some(state_key))
     }
 
     /// All events, in the order in which they came.
@@ -150,16 +150,10 @@ impl StateEvents {
         for (index, event) in events.iter().enumerate() {
             let at = JsonPath::Index(at, index);
             let Some(state_key) = &event.state_key else {
-                return Err(JsonError::invalid(
-                    &at,
-                    "expected a state event, found no state_key",
-                ));
+                return Err(JsonError::invalid(&at, "expected a state event, found no state_key"));
             };
             if !seen.insert((&event.event_type, state_key)) {
-                return Err(JsonError::invalid(
-                    &at,
-                    "a second event for one type and state_key",
-                ));
+                return Err(JsonError::invalid(&at, "a second event for one type and state_key"));
             }
         }
         Ok(Self(events))
@@ -190,7 +184,8 @@ mod tests {
     use super::*;
 
     fn event(extra: &Value) -> Result<Event, JsonError> {
-        let mut value = json!({"type": "m.room.member", "sender": "@a:b", "room_id": "!r:b", "content": {"membership": "join"}});
+        let mut value =
+            json!({"type": "m.room.member", "sender": "@a:b", "room_id": "!r:b", "content": {"membership": "join"}});
         value
             .as_object_mut()
             .unwrap()
@@ -208,26 +203,15 @@ mod tests {
     #[test]
     fn a_null_state_key_is_invalid_and_an_absent_one_is_no_state() {
         let error = event(&json!({"state_key": null})).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "state_key: expected a string, found null"
-        );
+        assert_eq!(error.to_string(), "state_key: expected a string, found null");
         assert_eq!(event(&json!({})).unwrap().state_key, None);
     }
 
     #[test]
     fn the_membership_is_the_content_s_unless_it_was_sent() {
         assert_eq!(event(&json!({})).unwrap().membership(), Some("join"));
-        assert_eq!(
-            event(&json!({"membership": "ban"})).unwrap().membership(),
-            Some("ban")
-        );
-        assert_eq!(
-            event(&json!({"type": "m.room.topic"}))
-                .unwrap()
-                .membership(),
-            None
-        );
+        assert_eq!(event(&json!({"membership": "ban"})).unwrap().membership(), Some("ban"));
+        assert_eq!(event(&json!({"type": "m.room.topic"})).unwrap().membership(), None);
     }
 
     #[test]
@@ -240,9 +224,7 @@ mod tests {
                 .is_some()
         );
         assert_eq!(
-            StateEvents::new(vec![create.clone(), create])
-                .unwrap_err()
-                .to_string(),
+            StateEvents::new(vec![create.clone(), create]).unwrap_err().to_string(),
             "[1]: a second event for one type and state_key"
         );
         assert!(StateEvents::new(vec![event(&json!({})).unwrap()]).is_err());

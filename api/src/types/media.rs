@@ -121,8 +121,7 @@ impl MediaUploadLimits {
 impl Candidate for MediaUploadLimits {
     /// The longest period first; limits of one period keep their order, as in Synapse.
     fn settle(mut self) -> Option<Self> {
-        self.0
-            .sort_by_key(|limit| std::cmp::Reverse(limit.time_period_ms));
+        self.0.sort_by_key(|limit| std::cmp::Reverse(limit.time_period_ms));
         Some(self)
     }
 }
@@ -201,18 +200,11 @@ mod tests {
         ] {
             assert_eq!(MediaConfig::new(falsy.clone()).settle(), None, "{falsy}");
         }
-        assert!(
-            MediaConfig::new(json!({"m.upload.size": 0}))
-                .settle()
-                .is_some()
-        );
+        assert!(MediaConfig::new(json!({"m.upload.size": 0})).settle().is_some());
     }
 
     #[test]
     fn a_media_file_does_not_show_its_contents() {
-        assert_eq!(
-            format!("{:?}", MediaFile::new("secret")),
-            "MediaFile(6 bytes)"
-        );
+        assert_eq!(format!("{:?}", MediaFile::new("secret")), "MediaFile(6 bytes)");
     }
 }

@@ -12,10 +12,7 @@ mod secret;
 pub use event::{Event, StateEvents};
 pub use federation::Delivery;
 pub use login::{AuthenticatedUser, ContinuationToken};
-pub use media::{
-    FileInfo, MediaConfig, MediaFile, MediaUploadLimit, MediaUploadLimits, RatelimitOverride,
-    Thumbnail,
-};
+pub use media::{FileInfo, MediaConfig, MediaFile, MediaUploadLimit, MediaUploadLimits, RatelimitOverride, Thumbnail};
 pub use presence::{InterestedUsers, Presence, UsersForStates};
 pub use profile::{Profile, RequestInfo, Threepid, UserProfile};
 pub use requester::Requester;

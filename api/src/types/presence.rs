@@ -169,8 +169,7 @@ mod tests {
 
     #[test]
     fn keys_that_are_no_user_ids_are_set_aside() {
-        let answer =
-            UsersForStates::from_json(json!({"@a:b": [], "nobody": []}), &JsonPath::Root).unwrap();
+        let answer = UsersForStates::from_json(json!({"@a:b": [], "nobody": []}), &JsonPath::Root).unwrap();
         assert_eq!(answer.dropped, ["nobody"]);
         assert_eq!(serde_json::to_value(answer).unwrap(), json!({"@a:b": []}));
     }

@@ -16,11 +16,7 @@ where
     /// What was contributed so far; `None` if nobody did.
     type State = Option<C::Answer>;
 
-    fn fold(
-        state: Self::State,
-        _args: &mut Arc<C>,
-        mut answer: C::Answer,
-    ) -> Folded<C::Outcome, Self::State> {
+    fn fold(state: Self::State, _args: &mut Arc<C>, mut answer: C::Answer) -> Folded<C::Outcome, Self::State> {
         let dropped = answer.take_dropped();
         let merged = match state {
             Some(mut merged) => {

@@ -18,11 +18,7 @@ where
     fn fold((): (), _args: &mut Arc<C>, answer: C::Answer) -> Folded<C::Outcome, ()> {
         // An owner without anything to answer was told something.
         let told = TypeId::of::<C::Answer>() == TypeId::of::<()>();
-        let result = if told {
-            StepResult::Notified
-        } else {
-            StepResult::Answer
-        };
+        let result = if told { StepResult::Notified } else { StepResult::Answer };
         Folded::new(result, ControlFlow::Break(Some(answer)))
     }
 

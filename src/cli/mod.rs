@@ -1,0 +1,75 @@
+//! The command line.
+
+mod callbacks;
+mod check;
+mod logging;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Hosts the third-party modules of Matrix homeservers.
+#[derive(Debug, Parser)]
+#[command(name = "ganglion", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Loads the modules of a config and answers callbacks over HTTP.
+    Serve {
+        /// The config file.
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Loads the modules of a config, prints every route in order, and warns; exits with 1 if the config has errors.
+    Check {
+        /// The config file.
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Prints the reference of all callbacks.
+    Callbacks {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs the command line of this process.
+///
+/// Exit codes: 0 done, 1 the config or the start failed, 2 wrong usage.
+#[must_use]
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve { config } => serve::serve(&config),
+        Command::Check { config } => check::check(&config),
+        Command::Callbacks { json } => callbacks::print(json),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            fail(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the command line's error")]
+fn fail(error: &anyhow::Error) {
+    eprintln!("ganglion: {error:#}");
+}
+
+/// Writes to the standard output. A reader that went away, such as `head`, has seen enough.
+fn print(text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}

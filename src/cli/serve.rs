@@ -1,0 +1,93 @@
+//! `ganglion serve`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{logging, print};
+use crate::config::Config;
+use crate::ganglion::Ganglion;
+use crate::http::{Listeners, Server};
+use crate::modules::registry;
+
+/// Serves until a signal says stop. Nothing listens before all modules run.
+pub(super) fn serve(file: &Path) -> anyhow::Result<()> {
+    let config = Config::from_file(file, &registry())?;
+    logging::start();
+    actix_web::rt::System::new().block_on(run(&config))
+}
+
+async fn run(config: &Config) -> anyhow::Result<()> {
+    let listeners = Listeners::bind(config)?;
+    let ganglion = Ganglion::start(config).await?;
+    for warning in ganglion.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let server = Server::start(config, listeners, &ganglion)?;
+    print(&banner(config, &ganglion, &server))?;
+
+    tokio::select! {
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+    }
+    server.drain().await;
+    ganglion.shutdown();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What listens where, and which modules serve which callbacks.
+fn banner(config: &Config, ganglion: &Ganglion, server: &Server) -> String {
+    let mut text = format!("ganglion {} for {}\n", env!("CARGO_PKG_VERSION"), config.server_name);
+    for module in &config.modules {
+        let _ = writeln!(
+            text,
+            "module {}: {}",
+            module.id,
+            serves(&module.id, module.is_enabled(), ganglion)
+        );
+    }
+    let token = if config.admin.token.is_some() {
+        "with a token"
+    } else {
+        "without a token, for loopback names only"
+    };
+    let _ = writeln!(text, "http listening on {}", server.http());
+    let _ = writeln!(text, "admin listening on {}", server.admin());
+    let _ = writeln!(
+        text,
+        "ready: {} modules, admin {token}",
+        ganglion.dispatch().modules().len()
+    );
+    text
+}
+
+/// The callbacks and web resources of a module.
+fn serves(id: &str, enabled: bool, ganglion: &Ganglion) -> String {
+    if !enabled {
+        return "disabled".into();
+    }
+    let dispatch = ganglion.dispatch();
+    let on_route = |modules: &[ganglion_actors::ModuleHandle]| modules.iter().any(|module| module.id() == id);
+    let callbacks = dispatch
+        .routes()
+        .overview()
+        .filter(|(_, modules)| on_route(modules))
+        .map(|(spec, _)| spec.name.to_owned());
+    let resources = dispatch
+        .resources()
+        .mounted()
+        .filter(|mounted| mounted.module.id() == id);
+    let all: Vec<String> = callbacks
+        .chain(resources.map(|mounted| mounted.path.to_string()))
+        .collect();
+    if all.is_empty() {
+        "nothing".into()
+    } else {
+        all.join(", ")
+    }
+}

@@ -1,0 +1,156 @@
+//! Reads a mapping key by key, and gathers what is wrong instead of stopping at it.
+
+use std::cell::RefCell;
+
+use serde_yaml::{Mapping, Value};
+
+use super::Problem;
+use super::value::near;
+
+/// What was found wrong so far.
+#[derive(Debug, Default)]
+pub(super) struct Problems(RefCell<Vec<Problem>>);
+
+impl Problems {
+    pub(super) fn push(&self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.borrow_mut().push(Problem {
+            path: path.into(),
+            message: message.into(),
+        });
+    }
+
+    pub(super) fn into_inner(self) -> Vec<Problem> {
+        self.0.into_inner()
+    }
+}
+
+/// A mapping of the config. A null is the same as an absent key everywhere.
+#[derive(Debug)]
+pub(super) struct Section<'p> {
+    path: String,
+    entries: Mapping,
+    known: Vec<&'static str>,
+    problems: &'p Problems,
+}
+
+impl<'p> Section<'p> {
+    /// Opens a mapping; null is an empty one.
+    pub(super) fn open(value: Value, path: String, problems: &'p Problems) -> Self {
+        let entries = match value {
+            Value::Mapping(entries) => entries,
+            Value::Null => Mapping::new(),
+            _ => {
+                problems.push(path.clone(), "expected a mapping");
+                Mapping::new()
+            }
+        };
+        Self {
+            path,
+            entries,
+            known: Vec::new(),
+            problems,
+        }
+    }
+
+    /// The place of a key.
+    pub(super) fn path(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+
+    pub(super) fn problems(&self) -> &'p Problems {
+        self.problems
+    }
+
+    /// Takes a key's value; `None` if it is absent or null.
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.known.push(key);
+        self.entries.remove(key).filter(|value| !value.is_null())
+    }
+
+    /// Reads a key that may be absent.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.take(key)?;
+        match read(&value) {
+            Ok(value) => Some(value),
+            Err(message) => {
+                self.problems.push(self.path(key), message);
+                None
+            }
+        }
+    }
+
+    /// Reads a key that has a default.
+    pub(super) fn or<T>(&mut self, key: &'static str, default: T, read: impl FnOnce(&Value) -> Result<T, String>) -> T {
+        self.optional(key, read).unwrap_or(default)
+    }
+
+    /// Reads a key that must be there; `None` is a problem that was noted.
+    pub(super) fn required<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Option<T> {
+        if self.entries.get(key).is_none_or(Value::is_null) {
+            self.known.push(key);
+            self.entries.remove(key);
+            self.problems.push(self.path(key), "missing");
+            return None;
+        }
+        self.optional(key, read)
+    }
+
+    /// Opens a mapping below.
+    pub(super) fn section(&mut self, key: &'static str) -> Section<'p> {
+        let value = self.take(key).unwrap_or(Value::Null);
+        Section::open(value, self.path(key), self.problems)
+    }
+
+    /// Takes a list below, each element with its place; absent is empty.
+    pub(super) fn list(&mut self, key: &'static str) -> Vec<(String, Value)> {
+        match self.take(key) {
+            None => Vec::new(),
+            Some(Value::Sequence(items)) => {
+                let path = self.path(key);
+                items
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, item)| (format!("{path}[{index}]"), item))
+                    .collect()
+            }
+            Some(_) => {
+                self.problems.push(self.path(key), "expected a list");
+                Vec::new()
+            }
+        }
+    }
+
+    /// A key that the design has and this version does not.
+    pub(super) fn later(&mut self, key: &'static str, what: &str) {
+        self.known.push(key);
+        if self.entries.remove(key).is_some() {
+            self.problems
+                .push(self.path(key), format!("not in this version: {what} is still to come"));
+        }
+    }
+
+    /// What is left are keys that nobody knows.
+    pub(super) fn finish(self) {
+        for key in self.entries.keys() {
+            match key {
+                Value::String(key) => {
+                    let hint = near(key, self.known.iter().copied());
+                    self.problems.push(self.path(key), format!("unknown key{hint}"));
+                }
+                _ => self.problems.push(self.path.clone(), "expected keys that are text"),
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Single values: text, numbers, durations, sizes, addresses.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde_yaml::Value;
+
+/// The longest duration that is accepted anywhere: deadlines are added to clocks, which end.
+const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+pub(super) fn text(value: &Value) -> Result<&str, String> {
+    value
+        .as_str()
+        .ok_or_else(|| format!("expected text, found {}", kind(value)))
+}
+
+pub(super) fn flag(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Bool(flag) => Ok(*flag),
+        Value::String(word) if matches!(word.to_lowercase().as_str(), "yes" | "no" | "on" | "off" | "y" | "n") => {
+            Err(format!("write true or false: {word:?} is text in YAML 1.2"))
+        }
+        other => Err(format!("expected true or false, found {}", kind(other))),
+    }
+}
+
+pub(super) fn integer(value: &Value) -> Result<i64, String> {
+    value
+        .as_i64()
+        .ok_or_else(|| format!("expected an integer, found {}", kind(value)))
+}
+
+/// An integer within bounds.
+pub(super) fn count(range: RangeInclusive<usize>) -> impl FnOnce(&Value) -> Result<usize, String> {
+    move |value| {
+        let number = integer(value)?;
+        let count = usize::try_from(number).ok().filter(|count| range.contains(count));
+        count.ok_or_else(|| format!("expected {} to {}, found {number}", range.start(), range.end()))
+    }
+}
+
+/// A duration such as `500ms` or `5s`, longer than zero.
+pub(super) fn duration(value: &Value) -> Result<Duration, String> {
+    let example = "write a duration such as 500ms, 5s or 2m";
+    let Value::String(text) = value else {
+        return Err(format!("{example}, found {}", kind(value)));
+    };
+    let duration = humantime::parse_duration(text).map_err(|error| format!("{example}: {error}"))?;
+    if duration.is_zero() || duration > MAX_DURATION {
+        return Err("expected more than zero and at most 365 days".into());
+    }
+    Ok(duration)
+}
+
+/// A number of bytes such as `1MiB`, at least one.
+pub(super) fn size(value: &Value) -> Result<usize, String> {
+    let bytes = match value {
+        Value::String(text) => {
+            let size: ByteSize = text
+                .parse()
+                .map_err(|_| "write a size such as 64KiB or 1MiB".to_owned())?;
+            size.as_u64()
+        }
+        Value::Number(number) => number.as_u64().ok_or("write a size such as 64KiB or 1MiB")?,
+        other => {
+            return Err(format!("write a size such as 64KiB or 1MiB, found {}", kind(other)));
+        }
+    };
+    let bytes = usize::try_from(bytes)
+        .ok()
+        .filter(|bytes| (1..=1 << 30).contains(bytes));
+    bytes.ok_or_else(|| "expected 1 byte to 1GiB".to_owned())
+}
+
+/// An IP address and a port.
+pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
+    text(value)?
+        .parse()
+        .map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8009 or [::1]:8009".to_owned())
+}
+
+/// One text, or a list of them.
+pub(super) fn texts(value: &Value) -> Result<Vec<&str>, String> {
+    match value {
+        Value::Sequence(items) => items.iter().map(text).collect(),
+        other => Ok(vec![text(other)?]),
+    }
+}
+
+/// `, did you mean …?` if one of the names is near; else nothing.
+pub(crate) fn near<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    let lowered = word.to_lowercase();
+    let scored = names
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&lowered, &name.to_lowercase()), name));
+    let best = scored.min_by_key(|(distance, _)| *distance);
+    match best {
+        Some((distance, name)) if distance <= (word.len() / 3).clamp(1, 5) => {
+            format!(", did you mean {name}?")
+        }
+        _ => String::new(),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Sequence(_) => "a list",
+        Value::Mapping(_) => "a mapping",
+        Value::Tagged(_) => "a tagged value",
+    }
+}

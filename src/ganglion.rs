@@ -1,0 +1,124 @@
+//! The handle that embedders and listeners ask through.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ganglion_actors::{CacheDefaults, ModuleSpec, WorkerThreads};
+use ganglion_api::NotConnected;
+use ganglion_dispatcher::{
+    AskError, Decision, DispatchHandle, DispatchPlan, Dispatching, JsonDecision, PlannedModule, Routed, StartError,
+};
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::warnings;
+
+/// Modules that run, and the threads that they run on.
+///
+/// Clones are the same; it works from every thread of a tokio runtime with a timer. When the last clone is dropped, the
+/// modules stop.
+#[derive(Clone)]
+pub struct Ganglion {
+    handle: DispatchHandle,
+    // Kept for its drop, and stopped by hand.
+    dispatching: Arc<Mutex<Dispatching>>,
+}
+
+impl fmt::Debug for Ganglion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ganglion")
+            .field("modules", &self.handle.modules())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ganglion {
+    /// Makes every enabled module of the config, in the order of the file, and lets their background calls begin.
+    ///
+    /// # Errors
+    /// A constructor failed or panicked, the modules do not go together, or the system has no threads to give. Nothing
+    /// is left running.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let ganglion = Self::load(config).await?;
+        ganglion.lock().activate();
+        Ok(ganglion)
+    }
+
+    /// Makes every enabled module without letting their background calls begin: enough to look at the routes.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub async fn load(config: &Config) -> Result<Self, StartError> {
+        let workers = WorkerThreads::start(config.dispatch.workers).map_err(StartError::Workers)?;
+        let dispatching = Dispatching::start(plan(config), workers).await?;
+        let handle = dispatching.handle().clone();
+        Ok(Self {
+            handle,
+            dispatching: Arc::new(Mutex::new(dispatching)),
+        })
+    }
+
+    /// Asks the modules that registered for a callback. See [`DispatchHandle::ask`].
+    ///
+    /// # Cancellation
+    /// Dropping the future withdraws a call that no worker has begun; one that was begun runs to its end.
+    pub async fn ask<C: Routed>(&self, args: C) -> Decision<C> {
+        self.handle.ask(args).await
+    }
+
+    /// Asks by a callback's name, with arguments and decision as JSON.
+    ///
+    /// # Errors
+    /// There is no such callback, or the arguments are not its own.
+    pub async fn ask_json(&self, callback: &str, args: Value) -> Result<JsonDecision, AskError> {
+        self.handle.ask_json(callback, args).await
+    }
+
+    /// Routes, web resources, modules and caches.
+    #[must_use]
+    pub fn dispatch(&self) -> &DispatchHandle {
+        &self.handle
+    }
+
+    /// What an operator should look at: modules that are never asked, chains that can outlast their deadline.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        warnings::of(&self.handle)
+    }
+
+    /// Stops every module at once; calls that wait or run fail as `not_running`. To drain, stop asking first.
+    pub fn shutdown(&self) {
+        self.lock().stop();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Dispatching> {
+        self.dispatching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn plan(config: &Config) -> DispatchPlan {
+    let planned = config.modules.iter().filter_map(|module| {
+        Some(PlannedModule {
+            spec: ModuleSpec {
+                id: module.id.clone(),
+                path: module.path.clone(),
+                factory: module.factory.clone()?,
+                config: module.config.clone(),
+                limits: module.limits,
+            },
+            priority: module.priority,
+            on_failure: module.on_failure.clone(),
+        })
+    });
+    DispatchPlan {
+        server_name: config.server_name.clone(),
+        homeserver: Arc::new(NotConnected),
+        deadline: config.dispatch.deadline,
+        cache: CacheDefaults {
+            max_entries: config.cache.max_entries,
+            ttl: config.cache.ttl,
+        },
+        on_failure: config.on_failure.clone(),
+        modules: planned.collect(),
+    }
+}

@@ -1,0 +1,61 @@
+//! `POST /_ganglion/v1/callbacks/{callback}`: arguments in, a decision out.
+
+use actix_web::{HttpResponse, web};
+use ganglion_api::{JsonError, reference};
+use ganglion_dispatcher::{AskError, JsonDecision};
+use serde_json::Value;
+
+use super::Surface;
+use super::body::read_object;
+use super::error::{HttpError, wrong_method};
+use crate::config::near;
+
+pub(super) fn mount(config: &mut web::ServiceConfig) {
+    let callback = web::resource("/_ganglion/v1/callbacks/{callback}");
+    config.service(
+        callback
+            .route(web::post().to(ask))
+            .default_service(web::to(wrong_method)),
+    );
+}
+
+async fn ask(
+    callback: web::Path<String>,
+    payload: web::Payload,
+    surface: web::Data<Surface>,
+) -> Result<HttpResponse, HttpError> {
+    if ganglion_api::spec(&callback).is_none() {
+        return Err(unknown(&callback));
+    }
+    let args = read_object(payload, surface.max_body).await?;
+    match ask_detached(&surface, &callback, args).await {
+        Ok(decision) => Ok(HttpResponse::Ok().json(decision)),
+        Err(AskError::Args(error)) => Err(args_error(&error)),
+        Err(_) => Err(unknown(&callback)),
+    }
+}
+
+/// Asks in a task of its own: a client that goes away does not take the question with it.
+pub(super) async fn ask_detached(surface: &Surface, callback: &str, args: Value) -> Result<JsonDecision, AskError> {
+    let (ganglion, callback) = (surface.ganglion.clone(), callback.to_owned());
+    let asked = actix_web::rt::spawn(async move { ganglion.ask_json(&callback, args).await });
+    match asked.await {
+        Ok(decision) => decision,
+        // A panic of our own: let it reach this connection, as it would without the task.
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+fn unknown(callback: &str) -> HttpError {
+    let hint = near(callback, reference().iter().map(|spec| spec.name));
+    HttpError::unrecognized(format!("unknown callback{hint}"))
+}
+
+/// What is wrong with the arguments.
+pub(super) fn args_error(error: &JsonError) -> HttpError {
+    let errcode = match error {
+        JsonError::Missing { .. } => "M_MISSING_PARAM",
+        _ => "M_INVALID_PARAM",
+    };
+    HttpError::bad_request(errcode, error.to_string())
+}

@@ -1,0 +1,34 @@
+//! Liveness and readiness.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, web};
+use ganglion_actors::ModuleState;
+
+use super::Surface;
+use super::error::HttpError;
+
+pub(super) fn mount(config: &mut web::ServiceConfig) {
+    config
+        .route("/health", web::get().to(health))
+        .route("/ready", web::get().to(ready));
+}
+
+/// The process runs.
+async fn health() -> &'static str {
+    "OK"
+}
+
+/// Every enabled module runs.
+async fn ready(surface: web::Data<Surface>) -> Result<HttpResponse, HttpError> {
+    let dispatch = surface.ganglion.dispatch();
+    if dispatch.is_ready() {
+        return Ok(HttpResponse::Ok().body("OK"));
+    }
+    let waiting = dispatch
+        .modules()
+        .iter()
+        .filter(|module| module.state() != ModuleState::Running);
+    let waiting: Vec<_> = waiting.map(ganglion_actors::ModuleHandle::id).collect();
+    let error = format!("not running: {}", waiting.join(", "));
+    Err(HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", error))
+}

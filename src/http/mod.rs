@@ -1,0 +1,71 @@
+//! The two listeners: `http` for modules' web resources, `admin` for the homeserver and for operators.
+//!
+//! HTTP threads parse, ask and answer; they never run module code.
+
+mod access;
+mod antispam;
+mod body;
+mod callbacks;
+mod error;
+mod health;
+mod listener;
+mod resources;
+mod server;
+
+pub use self::error::HttpError;
+pub use self::listener::{BindError, Listeners};
+pub use self::server::Server;
+
+use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::middleware::from_fn;
+use actix_web::{App, Error, web};
+
+use crate::config::Token;
+use crate::ganglion::Ganglion;
+
+/// Which listener an application is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listener {
+    Http,
+    Admin,
+}
+
+/// What handlers need.
+#[derive(Debug, Clone)]
+struct Surface {
+    listener: Listener,
+    ganglion: Ganglion,
+    /// What callers of `admin` must give, if anything.
+    token: Option<Token>,
+    /// The largest body, in bytes.
+    max_body: usize,
+}
+
+/// The application of a listener.
+fn app(
+    surface: Surface,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl actix_web::body::MessageBody>,
+        Error = Error,
+        InitError = (),
+    >,
+> {
+    let listener = surface.listener;
+    App::new()
+        .app_data(web::Data::new(surface))
+        .configure(move |config| {
+            health::mount(config);
+            match listener {
+                Listener::Http => resources::mount(config),
+                Listener::Admin => {
+                    callbacks::mount(config);
+                    antispam::mount(config);
+                    config.default_service(web::to(error::nothing_here));
+                }
+            }
+        })
+        .wrap(from_fn(access::check))
+}

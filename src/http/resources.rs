@@ -1,0 +1,107 @@
+//! Modules' web resources.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
+use ganglion_api::{CallFailure, FailureKind, WebRequest, WebResponse, add_cors_headers};
+
+use super::Surface;
+use super::body::read;
+use super::error::{HttpError, matrix_response};
+
+/// Headers that speak of one connection, not of the answer.
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+pub(super) fn mount(config: &mut web::ServiceConfig) {
+    config.default_service(web::to(answer));
+}
+
+async fn answer(request: HttpRequest, payload: web::Payload, surface: web::Data<Surface>) -> HttpResponse {
+    if request.method() == actix_web::http::Method::OPTIONS {
+        return with_cors(HttpResponse::NoContent().finish());
+    }
+    respond(&request, payload, &surface)
+        .await
+        .unwrap_or_else(|error| with_cors(error.error_response()))
+}
+
+async fn respond(request: &HttpRequest, payload: web::Payload, surface: &Surface) -> Result<HttpResponse, HttpError> {
+    let dispatch = surface.ganglion.dispatch();
+    let mounted = dispatch
+        .resources()
+        .find(request.path())
+        .ok_or_else(|| HttpError::unrecognized("nothing is here"))?;
+    let body = read(payload, surface.max_body).await?;
+    let request = to_module(request, body)
+        .ok_or_else(|| HttpError::bad_request("M_UNKNOWN", "the request cannot be passed on"))?;
+    match dispatch.respond(mounted, request).await {
+        Ok(response) => from_module(response).ok_or_else(|| internal(StatusCode::INTERNAL_SERVER_ERROR)),
+        Err(failure) => {
+            let (module, kind) = (mounted.module.id(), failure.kind);
+            let detail = failure.detail.as_deref().unwrap_or_default();
+            tracing::warn!(module, %kind, detail, path = %mounted.path, "web resource failed");
+            failed(failure)
+        }
+    }
+}
+
+/// A module that gave no answer. Its reason stays in the log.
+fn failed(failure: CallFailure) -> Result<HttpResponse, HttpError> {
+    if let Some(error) = failure.matrix {
+        return Ok(with_cors(matrix_response(error)));
+    }
+    Err(internal(match failure.kind {
+        FailureKind::Overloaded | FailureKind::NotRunning => StatusCode::SERVICE_UNAVAILABLE,
+        FailureKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }))
+}
+
+fn internal(status: StatusCode) -> HttpError {
+    HttpError::new(status, "M_UNKNOWN", "the module that answers here failed")
+}
+
+/// actix-web has request types of its own, from an older version of the `http` crate.
+fn to_module(request: &HttpRequest, body: bytes::Bytes) -> Option<WebRequest> {
+    let uri = request.uri().path_and_query()?.as_str();
+    let mut converted = http::Request::builder().method(request.method().as_str()).uri(uri);
+    for (name, value) in request.headers() {
+        converted = converted.header(name.as_str(), value.as_bytes());
+    }
+    converted.body(body).ok()
+}
+
+fn from_module(response: WebResponse) -> Option<HttpResponse> {
+    let status = StatusCode::from_u16(response.status().as_u16())
+        .ok()
+        .filter(|status| status.as_u16() >= 200)?;
+    let mut converted = HttpResponse::build(status);
+    for (name, value) in response.headers() {
+        if !HOP_BY_HOP.contains(&name.as_str()) {
+            converted.append_header((name.as_str(), value.as_bytes()));
+        }
+    }
+    Some(converted.body(response.into_body()))
+}
+
+fn with_cors(mut response: HttpResponse) -> HttpResponse {
+    let mut cors = http::HeaderMap::new();
+    add_cors_headers(&mut cors);
+    let headers: &mut HeaderMap = response.headers_mut();
+    for (name, value) in &cors {
+        let name = HeaderName::from_bytes(name.as_str().as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
+            headers.insert(name, value);
+        }
+    }
+    response
+}

@@ -1,0 +1,7 @@
+//! The binary `ganglion`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ganglion::cli::run()
+}

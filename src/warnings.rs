@@ -1,0 +1,66 @@
+//! What an operator should look at, though it is no error.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ganglion_dispatcher::DispatchHandle;
+
+/// The warnings about modules that were loaded together.
+pub(crate) fn of(dispatch: &DispatchHandle) -> Vec<String> {
+    let mut warnings = never_asked(dispatch);
+    let ignored = dispatch.routes().ignored().iter();
+    warnings.extend(ignored.map(|(module, spec)| {
+        format!(
+            "module {module}: its {} is ignored, another module controls background updates",
+            spec.name
+        )
+    }));
+    let resources = dispatch.resources();
+    warnings.extend(resources.shadowed().iter().map(|(module, path)| {
+        format!("module {module}: its web resource {path} is never asked, a module before it has the path")
+    }));
+    warnings.extend(resources.outside_namespace().map(|mounted| {
+        let module = mounted.module.id();
+        format!(
+            "module {module}: its web resource {} is outside of /_synapse/client",
+            mounted.path
+        )
+    }));
+    warnings.extend(long_chains(dispatch));
+    warnings
+}
+
+/// Modules on no route and with no resource.
+fn never_asked(dispatch: &DispatchHandle) -> Vec<String> {
+    let mut asked: BTreeSet<&str> = BTreeSet::new();
+    for (_, modules) in dispatch.routes().overview() {
+        asked.extend(modules.iter().map(ganglion_actors::ModuleHandle::id));
+    }
+    asked.extend(dispatch.resources().mounted().map(|mounted| mounted.module.id()));
+    let modules = dispatch.modules().iter().filter(|module| !asked.contains(module.id()));
+    modules
+        .map(|module| {
+            format!(
+                "module {}: it can never be asked, it has no callback and no web resource",
+                module.id()
+            )
+        })
+        .collect()
+}
+
+/// Chains whose modules may together take longer than the chain may.
+fn long_chains(dispatch: &DispatchHandle) -> Vec<String> {
+    let deadline = dispatch.deadline();
+    let chains = dispatch.routes().overview().filter_map(|(spec, modules)| {
+        let budgets: Duration = modules.iter().map(|module| module.limits().call_timeout).sum();
+        (budgets > deadline).then(|| {
+            format!(
+                "{}: the call_timeout of its modules add up to {}, the deadline of a chain is {}",
+                spec.name,
+                humantime::format_duration(budgets),
+                humantime::format_duration(deadline)
+            )
+        })
+    });
+    chains.collect()
+}
