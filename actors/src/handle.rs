@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor as _, Addr, MailboxError};
-use ganglion_api::{CallFailure, Callback, FailureKind, Subscriber, WebRequest, WebResource, WebResponse};
+use ganglion_api::{CallFailure, Callback, FailureKind, MatrixError, Subscriber, WebRequest, WebResource, WebResponse};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -144,7 +144,7 @@ impl ModuleHandle {
         self.admit(worker, Invoke { subscriber, args }, deadline).await
     }
 
-    /// Lets a web resource of the module answer a request, until its budget runs out.
+    /// Lets a web resource of the module answer a request, until its budget runs out. A Matrix error is an answer.
     ///
     /// # Errors
     /// The module gave no answer: see [`FailureKind`].
@@ -154,7 +154,7 @@ impl ModuleHandle {
         resource: Arc<dyn WebResource>,
         request: WebRequest,
         deadline: Instant,
-    ) -> Result<WebResponse, CallFailure> {
+    ) -> Result<Result<WebResponse, MatrixError>, CallFailure> {
         self.admit(worker, Respond { resource, request }, deadline).await
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message};
-use ganglion_api::{CallFailure, Callback, ModuleError, Subscriber, WebRequest, WebResource, WebResponse};
+use ganglion_api::{CallFailure, Callback, MatrixError, ModuleError, Subscriber, WebRequest, WebResource, WebResponse};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -41,10 +41,15 @@ pub(crate) struct Respond {
 }
 
 impl Work for Respond {
-    type Output = WebResponse;
+    /// A Matrix error is an answer to a request, and no failure.
+    type Output = Result<WebResponse, MatrixError>;
 
-    async fn run(self) -> Result<WebResponse, ModuleError> {
-        self.resource.respond(self.request).await
+    async fn run(self) -> Result<Self::Output, ModuleError> {
+        match self.resource.respond(self.request).await {
+            Ok(response) => Ok(Ok(response)),
+            Err(ModuleError::Matrix(error)) => Ok(Err(error)),
+            Err(other) => Err(other),
+        }
     }
 }
 

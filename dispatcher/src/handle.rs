@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use ganglion_actors::{CacheService, ModuleHandle, ModuleState, WorkerIndex};
-use ganglion_api::{CallFailure, FailureKind, WebRequest, WebResponse};
+use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest, WebResponse};
 use tokio::time::{Instant, timeout_at};
 
 use crate::chain::{Chain, neutral};
@@ -80,14 +80,19 @@ impl DispatchHandle {
         conclude(&chain, deadline)
     }
 
-    /// Lets a web resource answer a request; its module's budget holds on the caller's side.
+    /// Lets a web resource answer a request; its module's budget holds on the caller's side. A Matrix error is an
+    /// answer.
     ///
     /// # Errors
     /// The module gave no answer.
     ///
     /// # Cancellation
     /// As for [`ask`](Self::ask).
-    pub async fn respond(&self, mounted: &MountedResource, request: WebRequest) -> Result<WebResponse, CallFailure> {
+    pub async fn respond(
+        &self,
+        mounted: &MountedResource,
+        request: WebRequest,
+    ) -> Result<Result<WebResponse, MatrixError>, CallFailure> {
         let deadline = Instant::now() + mounted.module.limits().call_timeout;
         let worker = self.least_loaded();
         let loaded = Loaded::new(&worker.load);

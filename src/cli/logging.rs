@@ -1,5 +1,6 @@
 //! The log, on the standard error output.
 
+use std::io::IsTerminal as _;
 use std::panic::PanicHookInfo;
 
 use tracing_subscriber::EnvFilter;

@@ -72,9 +72,10 @@ pub(super) fn matrix_body(errcode: &str, error: Option<&str>, fields: &ganglion_
 }
 
 /// A module's own error as a response.
-pub(super) fn matrix_response(mut error: MatrixError) -> HttpResponse {
-    // What is dropped was logged by nobody yet, but the request is the module's own and so is the loss.
-    ganglion_dispatcher::clean_error(&mut error);
+pub(super) fn matrix_response(module: &str, mut error: MatrixError) -> HttpResponse {
+    for note in ganglion_dispatcher::clean_error(&mut error) {
+        tracing::warn!(module, note, "error of a web resource changed");
+    }
     let status = StatusCode::from_u16(error.status)
         .ok()
         .filter(|status| status.as_u16() >= 400);

@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
-use ganglion_api::{CallFailure, FailureKind, WebRequest, WebResponse, add_cors_headers};
+use ganglion_api::{FailureKind, WebRequest, WebResponse, add_cors_headers};
 
 use super::Surface;
 use super::body::read;
@@ -43,27 +43,25 @@ async fn respond(request: &HttpRequest, payload: web::Payload, surface: &Surface
     let body = read(payload, surface.max_body).await?;
     let request = to_module(request, body)
         .ok_or_else(|| HttpError::bad_request("M_UNKNOWN", "the request cannot be passed on"))?;
+    let module = mounted.module.id();
     match dispatch.respond(mounted, request).await {
-        Ok(response) => from_module(response).ok_or_else(|| internal(StatusCode::INTERNAL_SERVER_ERROR)),
+        Ok(Ok(response)) => from_module(response).ok_or_else(|| internal(StatusCode::INTERNAL_SERVER_ERROR)),
+        Ok(Err(error)) => Ok(with_cors(matrix_response(module, error))),
         Err(failure) => {
-            let (module, kind) = (mounted.module.id(), failure.kind);
             let detail = failure.detail.as_deref().unwrap_or_default();
-            tracing::warn!(module, %kind, detail, path = %mounted.path, "web resource failed");
-            failed(failure)
+            tracing::warn!(module, kind = %failure.kind, detail, path = %mounted.path, "web resource failed");
+            Err(internal(status_of(failure.kind)))
         }
     }
 }
 
-/// A module that gave no answer. Its reason stays in the log.
-fn failed(failure: CallFailure) -> Result<HttpResponse, HttpError> {
-    if let Some(error) = failure.matrix {
-        return Ok(with_cors(matrix_response(error)));
-    }
-    Err(internal(match failure.kind {
+/// What a client sees of a module that gave no answer. The reason stays in the log.
+fn status_of(failure: FailureKind) -> StatusCode {
+    match failure {
         FailureKind::Overloaded | FailureKind::NotRunning => StatusCode::SERVICE_UNAVAILABLE,
         FailureKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }))
+    }
 }
 
 fn internal(status: StatusCode) -> HttpError {

@@ -1,0 +1,3 @@
+//! The integration suite: Ganglion as its users see it, over HTTP, the command line and the embedding API.
+
+mod support;

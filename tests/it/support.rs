@@ -1,0 +1,204 @@
+//! A server in this process, and a client for it.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use ganglion::http::{Listeners, Server};
+use ganglion::{Config, Ganglion, api, registry};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+/// Reads a config with the modules that ship.
+pub(crate) fn config(yaml: &str) -> Config {
+    config_with(yaml, &registry())
+}
+
+/// Reads a config with these modules.
+pub(crate) fn config_with(yaml: &str, registry: &api::Registry) -> Config {
+    Config::from_yaml(yaml, "ganglion.yaml", registry).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"))
+}
+
+/// A config that listens on free ports and has these modules: a YAML or JSON list.
+pub(crate) fn with_modules(modules: &str) -> String {
+    format!(
+        "server_name: example.com\nhttp: {{bind: '127.0.0.1:0'}}\nadmin: {{bind: '127.0.0.1:0'}}\n\
+         dispatch: {{workers: 2}}\nmodules: {modules}\n"
+    )
+}
+
+/// A config entry of a `Canned` module with this id and these answers, as JSON (which is YAML).
+pub(crate) fn canned(id: &str, answers: &Value) -> Value {
+    serde_json::json!({"module": "ganglion.modules.Canned", "id": id, "config": {"answers": answers}})
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) content_type: String,
+    pub(crate) text: String,
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The error code of a Matrix error.
+    pub(crate) fn errcode(&self) -> String {
+        self.json()["errcode"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no errcode: {self:?}"))
+            .to_owned()
+    }
+}
+
+/// Both listeners of a Ganglion in this process, on a thread with an actix system of its own. Stopped on drop.
+pub(crate) struct TestServer {
+    pub(crate) http: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) ganglion: Ganglion,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TestServer {
+    /// Serves this config with the modules that ship.
+    pub(crate) fn start(yaml: &str) -> Self {
+        Self::serve(config(yaml))
+    }
+
+    /// Serves a config.
+    pub(crate) fn serve(config: Config) -> Self {
+        let (started, start) = mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async move {
+                let listeners = Listeners::bind(&config).unwrap();
+                let ganglion = Ganglion::start(&config).await.unwrap();
+                let server = Server::start(&config, listeners, &ganglion).unwrap();
+                started.send((server.http(), server.admin(), ganglion)).unwrap();
+                let _ = stopped.await;
+                server.drain().await;
+            });
+        });
+        let (http, admin, ganglion) = start.recv().expect("the server starts");
+        Self {
+            http,
+            admin,
+            ganglion,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// Asks a callback on the admin listener.
+    pub(crate) fn ask(&self, callback: &str, args: &Value) -> Answer {
+        self.post(
+            &format!("/_ganglion/v1/callbacks/{callback}"),
+            args.to_string().as_bytes(),
+        )
+    }
+
+    /// The decision about a callback; anything else fails the test.
+    pub(crate) fn decide(&self, callback: &str, args: &Value) -> Value {
+        let answer = self.ask(callback, args);
+        assert_eq!(answer.status, 200, "{callback}: {answer:?}");
+        answer.json()
+    }
+
+    /// Asks in the antispam dialect.
+    pub(crate) fn antispam(&self, callback: &str, args: &Value) -> Answer {
+        self.post(&format!("/_ganglion/antispam/{callback}"), args.to_string().as_bytes())
+    }
+
+    /// Posts to the admin listener.
+    pub(crate) fn post(&self, path: &str, body: &[u8]) -> Answer {
+        request("POST", self.admin, path, &[], body)
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.ganglion.shutdown();
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Makes one request.
+pub(crate) fn request(method: &str, server: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        .build()
+        .into();
+    let mut request = ureq::http::Request::builder()
+        .method(method)
+        .uri(format!("http://{server}{path}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(body.to_vec()).unwrap();
+    let mut response = agent
+        .run(request)
+        .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+    let header = |name| {
+        response
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("")
+            .to_owned()
+    };
+    let content_type = header("content-type");
+    let headers = response
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned()))
+        .collect();
+    let status = response.status().as_u16();
+    let text = response.body_mut().read_to_string().unwrap();
+    Answer {
+        status,
+        content_type,
+        text,
+        headers,
+    }
+}
+
+/// Writes a file into a directory and gives its path.
+pub(crate) fn write(directory: &Path, name: &str, text: &str) -> std::path::PathBuf {
+    let path = directory.join(name);
+    std::fs::File::create(&path)
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    path
+}
+
+/// A decision without what differs from run to run: durations are 0, details are gone.
+pub(crate) fn normalized(mut decision: Value) -> Value {
+    for step in decision["steps"].as_array_mut().into_iter().flatten() {
+        step["duration_us"] = 0.into();
+        step.as_object_mut().unwrap().remove("detail");
+    }
+    decision
+}
+
+#[test]
+fn a_server_starts_decides_and_stops() {
+    let server = TestServer::start(&with_modules("[{module: demo.DemoModule}]"));
+    let args = serde_json::json!({"user_id": "@evilguy:example.com"});
+    assert_eq!(
+        server.decide("user_may_create_room", &args)["decided_by"],
+        "demo.DemoModule"
+    );
+}
