@@ -8,7 +8,7 @@ use actix::ArbiterHandle;
 use futures_util::FutureExt as _;
 use ganglion_api::{BackgroundTask, CancelBackgroundCall, Schedule};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::guard::panic_text;
@@ -47,6 +47,12 @@ pub(crate) fn start(home: &ArbiterHandle, call: Background, task: BackgroundTask
     Arc::new(Cancel(cancelled))
 }
 
+/// The first tick after `now`; a run that took longer than the interval skips ticks and keeps their phase.
+fn next_tick(last: Instant, interval: Duration, now: Instant) -> Instant {
+    let missed = now.saturating_duration_since(last).as_nanos() / interval.as_nanos();
+    last + interval * u32::try_from(missed).unwrap_or(u32::MAX - 1).saturating_add(1)
+}
+
 impl Background {
     async fn run(mut self, mut task: BackgroundTask) {
         // The sender lives as long as the modules; without it there is nothing to run.
@@ -61,11 +67,11 @@ impl Background {
             }
             Schedule::Every(interval) => {
                 let interval = interval.max(MIN_INTERVAL);
-                let mut ticks = interval_at(Instant::now() + interval, interval);
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+                let mut tick = Instant::now() + interval;
                 loop {
-                    ticks.tick().await;
+                    sleep_until(tick).await;
                     self.once(&mut task).await;
+                    tick = next_tick(tick, interval, Instant::now());
                 }
             }
         }

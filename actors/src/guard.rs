@@ -2,21 +2,30 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 
 use futures_util::FutureExt as _;
+use futures_util::future::{Either, select};
 use ganglion_api::{CallFailure, FailureKind, ModuleError};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
-/// Runs a call until `until`. A call that is ready at its first poll never touches the timer.
+/// Runs a call until `until`, or until the module is stopped. A call that is ready at its first poll touches neither
+/// the timer nor the stop signal.
 ///
 /// # Errors
-/// `panicked`, `module_error`, or `deadline_exceeded`: also for an answer that came after `until`, from a call that
-/// blocked its thread.
+/// `panicked`, `module_error`, `not_running`, or `deadline_exceeded`: also for an answer that came after `until`, from
+/// a call that blocked its thread.
 pub(crate) async fn guarded<T>(
     call: impl Future<Output = Result<T, ModuleError>>,
     until: Instant,
+    stop: &CancellationToken,
 ) -> Result<T, CallFailure> {
-    match timeout_at(until, AssertUnwindSafe(call).catch_unwind()).await {
+    let call = pin!(timeout_at(until, AssertUnwindSafe(call).catch_unwind()));
+    let Either::Left((ended, _)) = select(call, pin!(stop.cancelled())).await else {
+        return Err(FailureKind::NotRunning.into());
+    };
+    match ended {
         Ok(Ok(Ok(_late))) if Instant::now() > until => Err(FailureKind::DeadlineExceeded.into()),
         Ok(Ok(answer)) => answer.map_err(CallFailure::from),
         Ok(Err(panic)) => Err(CallFailure::new(FailureKind::Panicked, panic_text(&*panic))),
@@ -40,21 +49,31 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_way_to_give_no_answer_has_its_kind() {
         let until = || Instant::now() + Duration::from_secs(1);
-        let panicked = guarded::<()>(async { panic!("index {} out of bounds", 7) }, until())
-            .await
-            .unwrap_err();
+        let panicked = guarded::<()>(
+            async { panic!("index {} out of bounds", 7) },
+            until(),
+            &CancellationToken::new(),
+        )
+        .await
+        .unwrap_err();
         assert_eq!(panicked.kind, FailureKind::Panicked);
         assert_eq!(panicked.detail.as_deref(), Some("index 7 out of bounds"));
 
-        let failed = guarded::<()>(async { Err(ModuleError::message("no")) }, until())
-            .await
-            .unwrap_err();
+        let failed = guarded::<()>(
+            async { Err(ModuleError::message("no")) },
+            until(),
+            &CancellationToken::new(),
+        )
+        .await
+        .unwrap_err();
         assert_eq!(
             (failed.kind, failed.detail.as_deref()),
             (FailureKind::ModuleError, Some("no"))
         );
 
-        let hangs = guarded::<()>(std::future::pending(), until()).await.unwrap_err();
+        let hangs = guarded::<()>(std::future::pending(), until(), &CancellationToken::new())
+            .await
+            .unwrap_err();
         assert_eq!(hangs.kind, FailureKind::DeadlineExceeded);
     }
 
@@ -66,7 +85,10 @@ mod tests {
             Ok(())
         };
         assert_eq!(
-            guarded(blocks, until).await.unwrap_err().kind,
+            guarded(blocks, until, &CancellationToken::new())
+                .await
+                .unwrap_err()
+                .kind,
             FailureKind::DeadlineExceeded
         );
     }

@@ -96,8 +96,10 @@ impl<W: Work> Handler<Call<W>> for ModuleActor {
     /// Calls of one module run side by side, up to its permits.
     fn handle(&mut self, call: Call<W>, _ctx: &mut Self::Context) -> Self::Result {
         let Call { work, until, permit } = call;
+        let stop = self.stop.clone();
+        // actix runs this beside the actor, which does not end it: the stop signal does.
         Box::pin(async move {
-            let answer = guarded(work.run(), until).await;
+            let answer = guarded(work.run(), until, &stop).await;
             drop(permit);
             answer
         })

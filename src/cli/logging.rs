@@ -7,9 +7,12 @@ use tracing_subscriber::EnvFilter;
 
 /// Logs from here on; `RUST_LOG` says what, `info` by default.
 pub(super) fn start() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // actix's own start-up lines say what ours say.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,actix_server=warn"));
+    let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(colours)
         .with_writer(std::io::stderr)
         .init();
     // The panic of a module is caught and told in its decision; where it was is told here.

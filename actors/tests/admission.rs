@@ -1,0 +1,187 @@
+//! Permits, mailboxes and control, with real actors.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use ganglion_actors::{ModuleHandle, ModuleLimits, ModuleState, WorkerIndex, WorkerThreads};
+use ganglion_api::{
+    CallFailure, FailureKind, Module, ModuleApi, ModuleError, NoConfig, SpamCheckerCallbacks, Subscriber, UserId,
+    UserMayCreateRoom, UserMayPublishRoom, Verdict,
+};
+use tokio::time::Instant;
+
+use self::support::{LIMITS, caches, load_module};
+
+/// How many calls run, and the most that ever did.
+#[derive(Default)]
+struct Gauge {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+static GAUGE: Gauge = Gauge {
+    now: AtomicUsize::new(0),
+    most: AtomicUsize::new(0),
+};
+
+struct M {
+    api: ModuleApi<Self>,
+}
+
+impl Module for M {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        let callbacks = SpamCheckerCallbacks::new()
+            .user_may_create_room(Self::counts)
+            .user_may_publish_room(Self::hangs);
+        api.register_spam_checker_callbacks(callbacks)?;
+        Ok(Self { api: api.clone() })
+    }
+}
+
+impl M {
+    async fn counts(&self, _: &UserMayCreateRoom) -> Result<Verdict, ModuleError> {
+        let now = GAUGE.now.fetch_add(1, Ordering::SeqCst) + 1;
+        GAUGE.most.fetch_max(now, Ordering::SeqCst);
+        self.api.sleep(Duration::from_millis(1)).await;
+        GAUGE.now.fetch_sub(1, Ordering::SeqCst);
+        Ok(Verdict::Pass)
+    }
+
+    async fn hangs(&self, _: &UserMayPublishRoom) -> Result<Verdict, ModuleError> {
+        std::future::pending().await
+    }
+}
+
+fn create() -> Arc<UserMayCreateRoom> {
+    let user = UserId::parse("@a:b").unwrap();
+    Arc::new(UserMayCreateRoom::new(user, ganglion_api::JsonObject::new()))
+}
+
+fn publish() -> Arc<UserMayPublishRoom> {
+    let (user, room) = (
+        UserId::parse("@a:b").unwrap(),
+        ganglion_api::RoomId::parse("!r:b").unwrap(),
+    );
+    Arc::new(UserMayPublishRoom::new(user, room))
+}
+
+type Hangs = Arc<dyn Subscriber<UserMayPublishRoom>>;
+
+async fn hang(handle: &ModuleHandle, worker: WorkerIndex, subscriber: &Hangs) -> Result<Verdict, CallFailure> {
+    handle
+        .call(
+            worker,
+            Arc::clone(subscriber),
+            publish(),
+            Instant::now() + Duration::from_secs(3600),
+        )
+        .await
+}
+
+#[test]
+fn a_thousand_cloned_handles_never_exceed_max_in_flight() {
+    // On real workers, from other threads: permits count over all of them.
+    let workers = WorkerThreads::start(2).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let limits = ModuleLimits {
+            call_timeout: Duration::from_secs(60),
+            ..LIMITS
+        };
+        let (module, _loaded) = load_module::<M>(limits, &workers, &caches()).await.unwrap();
+        let subscriber = module.registered.callbacks[0]
+            .subscriber::<UserMayCreateRoom>()
+            .unwrap();
+        let indices: Vec<_> = workers.indices().collect();
+        let calls = (0..1000).map(|call| {
+            let (handle, subscriber, worker) = (module.handle.clone(), Arc::clone(&subscriber), indices[call % 2]);
+            let deadline = Instant::now() + Duration::from_secs(60);
+            tokio::spawn(async move { handle.call(worker, subscriber, create(), deadline).await })
+        });
+        for answer in join_all(calls).await {
+            assert_eq!(answer.unwrap(), Ok(Verdict::Pass));
+        }
+        let most = GAUGE.most.load(Ordering::SeqCst);
+        assert!((1..=4).contains(&most), "{most}");
+        assert_eq!(module.handle.snapshot().calls, 1000);
+    });
+}
+
+#[actix::test]
+async fn stop_overtakes_a_full_mailbox() {
+    tokio::time::pause();
+    let workers = WorkerThreads::current();
+    let worker = workers.indices().next().unwrap();
+    let limits = ModuleLimits {
+        call_timeout: Duration::from_secs(3600),
+        max_in_flight: 2,
+        mailbox: 100,
+    };
+    let (module, _loaded) = load_module::<M>(limits, &workers, &caches()).await.unwrap();
+    let subscriber: Hangs = module.registered.callbacks[1].subscriber().unwrap();
+    let begun = Instant::now();
+    let calls = (0..102).map(|_| hang(&module.handle, worker, &subscriber));
+    let (answers, ()) = tokio::join!(join_all(calls), async {
+        while module.handle.snapshot().queued < 100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(module.handle.snapshot().in_flight, 2);
+        let one_more = hang(&module.handle, worker, &subscriber).await;
+        assert_eq!(one_more.unwrap_err().kind, FailureKind::Overloaded);
+        module.handle.stop();
+    });
+    // Those who run and those who wait are told at once, hours before their budget ends.
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(answers.len(), 102);
+    for answer in answers {
+        assert_eq!(answer.unwrap_err().kind, FailureKind::NotRunning);
+    }
+    assert_eq!(module.handle.state(), ModuleState::Stopped);
+    assert_eq!(
+        hang(&module.handle, worker, &subscriber).await.unwrap_err().kind,
+        FailureKind::NotRunning
+    );
+    let failures = module.handle.snapshot().failures;
+    assert_eq!(
+        (failures[&FailureKind::NotRunning], failures[&FailureKind::Overloaded]),
+        (103, 1)
+    );
+}
+
+#[actix::test]
+async fn a_call_that_waits_too_long_for_a_permit_is_overloaded_and_one_that_runs_too_long_exceeds_its_deadline() {
+    tokio::time::pause();
+    let workers = WorkerThreads::current();
+    let worker = workers.indices().next().unwrap();
+    let limits = ModuleLimits {
+        max_in_flight: 1,
+        ..LIMITS
+    };
+    let (module, _loaded) = load_module::<M>(limits, &workers, &caches()).await.unwrap();
+    let subscriber: Hangs = module.registered.callbacks[1].subscriber().unwrap();
+    let begun = Instant::now();
+    let first = hang(&module.handle, worker, &subscriber);
+    let second = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let deadline = begun + Duration::from_millis(500);
+        module
+            .handle
+            .call(worker, Arc::clone(&subscriber), publish(), deadline)
+            .await
+    };
+    let (runs, waits) = tokio::join!(first, second);
+    assert_eq!(waits.unwrap_err().kind, FailureKind::Overloaded);
+    assert_eq!(runs.unwrap_err().kind, FailureKind::DeadlineExceeded);
+    // Its permit is free again.
+    assert_eq!(module.handle.snapshot().in_flight, 0);
+}

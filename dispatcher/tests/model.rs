@@ -1,0 +1,379 @@
+//! Folds, failure policies and chains against a small reference model that works on JSON and knows no Rust type of a
+//! callback.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ganglion_api::{
+    CallFailure, Callback, CallbackSpec, Category, FailureKind, JsonPath, LocalFuture, MatrixError, ModuleError,
+    OnFailure, Subscriber, visit_all, visit_each_callback,
+};
+use ganglion_dispatcher::{Chain, FailureRule, Policy, Route, Routed, Subscription, Then};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// What one module does.
+#[derive(Debug, Clone)]
+enum Reply {
+    Answer(Value),
+    Fails(FailureKind),
+    Matrix(u16),
+}
+
+/// What is expected: the outcome, who decided, and each step's word with its policy.
+#[derive(Debug, PartialEq)]
+struct Expected {
+    outcome: Value,
+    decided_by: Option<usize>,
+    steps: Vec<(String, Option<&'static str>)>,
+}
+
+/// The callbacks that are tried: each combine rule with each meaning of a failure, with arguments and answers.
+fn pool() -> Vec<(&'static str, Value, Vec<Value>)> {
+    let pass = json!({"verdict": "pass"});
+    let deny = json!({"verdict": "deny", "errcode": "M_X", "error": "no", "fields": {"a": 1}});
+    let verdicts = vec![pass.clone(), pass.clone(), deny.clone()];
+    let user = json!({"user_id": "@u:b"});
+    let threepid = json!({"medium": "email", "address": "a@b"});
+    let with = |mut object: Value, key: &str, value: Value| {
+        object[key] = value;
+        object
+    };
+    let text = vec![json!({"value": null}), json!({"value": ""}), json!({"value": "x"})];
+    let create = json!({"requester": {"user_id": "@u:b"}, "request_content": {"n": 0}, "is_requester_admin": true});
+    vec![
+        ("user_may_create_room", user.clone(), verdicts.clone()),
+        ("check_threepid_can_be_invited", threepid.clone(), verdicts.clone()),
+        (
+            "is_3pid_allowed",
+            with(threepid.clone(), "registration", json!(true)),
+            verdicts.clone(),
+        ),
+        (
+            "check_registration_for_spam",
+            json!({}),
+            vec![pass.clone(), json!({"verdict": "shadow_ban"}), deny.clone()],
+        ),
+        (
+            "check_event_allowed",
+            json!({"event": {"type": "x", "sender": "@u:b", "room_id": "!r:b", "content": {}}}),
+            vec![
+                pass.clone(),
+                json!({"verdict": "replace", "event": {"y": 1}}),
+                deny.clone(),
+            ],
+        ),
+        (
+            "on_create_room",
+            create,
+            vec![
+                pass.clone(),
+                json!({"verdict": "pass", "request_content": {"n": 0}}),
+                json!({"verdict": "pass", "request_content": {"n": 1}}),
+                deny,
+            ],
+        ),
+        (
+            "is_user_expired",
+            user.clone(),
+            vec![json!({"value": null}), json!({"value": false}), json!({"value": true})],
+        ),
+        (
+            "get_username_for_registration",
+            json!({"uia_results": {}, "params": {}}),
+            text,
+        ),
+        (
+            "check_3pid_auth",
+            with(threepid, "password", json!("p")),
+            vec![
+                json!({"value": null}),
+                json!({"value": {"user_id": "@u:b", "login_callback": null}}),
+            ],
+        ),
+        (
+            "get_interested_users",
+            user.clone(),
+            vec![
+                json!({"value": []}),
+                json!({"value": ["@x:b"]}),
+                json!({"value": ["@x:b", "@y:b"]}),
+                json!({"value": "ALL"}),
+            ],
+        ),
+        (
+            "add_field_to_unsigned",
+            json!({"event": {"type": "x", "sender": "@u:b", "room_id": "!r:b", "content": {}}}),
+            vec![
+                json!({"value": {}}),
+                json!({"value": {"x": 1, "y": 1}}),
+                json!({"value": {"y": 2}}),
+            ],
+        ),
+        ("on_user_registration", user.clone(), vec![json!({"value": null})]),
+        (
+            "on_logged_out",
+            with(user, "access_token", json!("t")),
+            vec![json!({"value": null})],
+        ),
+        (
+            "on_legacy_renew",
+            json!({"renewal_token": "t"}),
+            vec![json!({"value": {"valid": true, "stale": false, "expiration_ts": 1}})],
+        ),
+    ]
+}
+
+/// The first rule that matches decides; a deny rule matches only where something can be denied.
+fn model_policy(rules: &[FailureRule], spec: &CallbackSpec, kind: FailureKind) -> &'static str {
+    for rule in rules {
+        let deny_has_no_meaning =
+            rule.then == Then::Deny && !["first_deny", "rewrite"].contains(&spec.combine.as_str());
+        let callback = rule.callbacks.is_empty() || rule.callbacks.contains(spec.name);
+        let category = rule.categories.is_empty() || rule.categories.contains(&spec.category);
+        let kinds = rule.kinds.is_empty() || rule.kinds.contains(&kind);
+        if callback && category && kinds && !deny_has_no_meaning {
+            return rule.then.as_str();
+        }
+    }
+    "synapse"
+}
+
+/// What the answers so far have made of the outcome; `Err` ends the chain.
+fn model_fold(spec: &CallbackSpec, sofar: Value, answer: &Value) -> (&'static str, Result<Value, Value>) {
+    match (spec.combine.as_str(), answer["verdict"].as_str()) {
+        (_, Some("deny")) => ("deny", Err(answer.clone())),
+        (_, Some("shadow_ban")) => ("shadow_ban", Err(answer.clone())),
+        (_, Some("replace")) => ("replace", Err(answer.clone())),
+        ("rewrite", _) if !answer["request_content"].is_null() => {
+            (if sofar == *answer { "pass" } else { "replace" }, Ok(answer.clone()))
+        }
+        (_, Some(_)) | ("first_answer", None) if answer["value"].is_null() => ("pass", Ok(sofar)),
+        ("first_answer" | "single_owner", _) => ("answer", Err(answer.clone())),
+        ("merge", _) => {
+            let merged = model_merge(&sofar["value"], &answer["value"]);
+            let all = merged == "ALL";
+            let merged = json!({ "value": merged });
+            ("answer", if all { Err(merged) } else { Ok(merged) })
+        }
+        _ => ("notified", Ok(sofar)),
+    }
+}
+
+fn model_merge(sofar: &Value, next: &Value) -> Value {
+    match (sofar, next) {
+        (Value::Array(some), Value::Array(more)) => {
+            let all: BTreeSet<_> = some.iter().chain(more).map(|user| user.as_str().unwrap()).collect();
+            json!(all)
+        }
+        (Value::Object(some), Value::Object(more)) => some.clone().into_iter().chain(more.clone()).collect(),
+        _ => next.clone(),
+    }
+}
+
+fn model(spec: &CallbackSpec, args: &Value, replies: &[Reply], rules: &[FailureRule]) -> Expected {
+    let mut outcome = match spec.combine.as_str() {
+        _ if spec.name == "on_create_room" => json!({"verdict": "pass", "request_content": args["request_content"]}),
+        "first_deny" | "rewrite" => json!({"verdict": "pass"}),
+        _ => json!({"value": null}),
+    };
+    let error = |status: u16, errcode: &str, text: &str| json!({"verdict": "error", "status": status, "errcode": errcode, "error": text, "fields": {}});
+    let deny = |errcode: &str| json!({"verdict": "deny", "errcode": errcode, "error": null, "fields": {}});
+    let mut steps = Vec::new();
+    for (index, reply) in replies.iter().enumerate() {
+        let end = match reply {
+            Reply::Answer(answer) => {
+                let (word, folded) = model_fold(spec, outcome.clone(), answer);
+                steps.push((word.to_owned(), None));
+                match folded {
+                    Ok(sofar) => {
+                        outcome = sofar;
+                        None
+                    }
+                    Err(end) => Some(end),
+                }
+            }
+            Reply::Matrix(status) if matches!(spec.on_failure, OnFailure::Error | OnFailure::Deny) => {
+                steps.push(("module_error".to_owned(), None));
+                Some(error(*status, "M_OWN", "own"))
+            }
+            Reply::Matrix(_) | Reply::Fails(_) => {
+                let kind = if let Reply::Fails(kind) = reply {
+                    *kind
+                } else {
+                    FailureKind::ModuleError
+                };
+                let policy = model_policy(rules, spec, kind);
+                steps.push((kind.as_str().to_owned(), Some(policy)));
+                match (policy, spec.on_failure.as_str()) {
+                    ("deny", _) => Some(deny("M_FORBIDDEN")),
+                    ("synapse", "deny") => Some(deny("M_UNKNOWN")),
+                    ("error", _) | ("synapse", "error") => Some(error(500, "M_UNKNOWN", "Internal server error")),
+                    _ => None,
+                }
+            }
+        };
+        if let Some(end) = end {
+            return Expected {
+                outcome: end,
+                decided_by: Some(index),
+                steps,
+            };
+        }
+    }
+    Expected {
+        outcome,
+        decided_by: None,
+        steps,
+    }
+}
+
+/// A subscriber that is never called: the test answers for it.
+struct Stub;
+
+impl<C: Callback> Subscriber<C> for Stub {
+    fn call<'a>(&'a self, _: &'a C) -> LocalFuture<'a, Result<C::Answer, ModuleError>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// Runs a chain of the callback with this name.
+struct Run<'a> {
+    name: &'a str,
+    args: &'a Value,
+    replies: &'a [Reply],
+    rules: &'a [FailureRule],
+    expire_at: usize,
+    got: Option<Expected>,
+}
+
+impl Run<'_> {
+    fn run<C: Routed>(&mut self) {
+        if C::SPEC.name != self.name {
+            return;
+        }
+        let subscriptions = self.replies.iter().enumerate().map(|(index, _)| Subscription {
+            id: Arc::from(index.to_string()),
+            policy: Policy::resolve(self.rules, &[], &C::SPEC),
+            subscriber: Arc::new(Stub) as Arc<dyn Subscriber<C>>,
+            module: (),
+        });
+        let args = C::from_json(self.args.clone(), &JsonPath::Root).unwrap();
+        let mut chain = Chain::new(Arc::new(Route::new(subscriptions.collect())), args);
+        let mut replies = self.replies.iter().enumerate();
+        while chain.next().is_some() {
+            let (index, reply) = replies.next().expect("one question a module");
+            if index == self.expire_at {
+                chain.expire(tokio::time::Instant::now());
+                break;
+            }
+            chain.settle(
+                match reply {
+                    Reply::Answer(answer) => Ok(C::read_answer(answer.clone()).unwrap()),
+                    Reply::Fails(kind) => Err((*kind).into()),
+                    Reply::Matrix(status) => Err(ModuleError::from(MatrixError::new(*status, "M_OWN", "own")).into()),
+                },
+                Duration::ZERO,
+            );
+        }
+        let decision = chain.take_decision().expect("the chain has ended");
+        assert!(chain.take_decision().is_none(), "a decision is given out once");
+        chain.settle(Err(CallFailure::from(FailureKind::Panicked)), Duration::ZERO);
+        assert!(
+            chain.take_decision().is_none(),
+            "an answer after the end changes nothing"
+        );
+        let decision = decision.into_json();
+        self.got = Some(Expected {
+            outcome: decision.outcome,
+            decided_by: decision.decided_by.map(|id| id.parse().unwrap()),
+            steps: decision
+                .steps
+                .iter()
+                .map(|step| (step.result.as_str().to_owned(), step.policy.map(Then::as_str)))
+                .collect(),
+        });
+    }
+}
+
+visit_each_callback!(Run<'_>, |self, C| self.run::<C>());
+
+fn subset<T: Clone + std::fmt::Debug + Ord + 'static>(some: Vec<T>) -> impl Strategy<Value = BTreeSet<T>> {
+    prop_oneof![2 => Just(BTreeSet::new()), 1 => proptest::sample::subsequence(some.clone(), 0..=some.len()).prop_map(|picked| picked.into_iter().collect())]
+}
+
+fn rules(spec: &'static CallbackSpec) -> impl Strategy<Value = Vec<FailureRule>> {
+    let rule = (
+        subset(vec![spec.name, "user_may_invite"]),
+        subset(vec![spec.category, Category::Federation]),
+        subset(FailureKind::ALL.to_vec()),
+        proptest::sample::select(Then::ALL.to_vec()),
+    );
+    let rule = rule.prop_map(|(callbacks, categories, kinds, then)| FailureRule {
+        callbacks,
+        categories,
+        kinds,
+        then,
+    });
+    proptest::collection::vec(rule, 0..4)
+}
+
+fn reply(answers: Vec<Value>) -> impl Strategy<Value = Reply> {
+    prop_oneof![
+        5 => proptest::sample::select(answers).prop_map(Reply::Answer),
+        2 => proptest::sample::select(FailureKind::ALL.to_vec()).prop_map(Reply::Fails),
+        1 => (400_u16..600).prop_map(Reply::Matrix),
+    ]
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    name: &'static str,
+    args: Value,
+    replies: Vec<Reply>,
+    rules: Vec<FailureRule>,
+    expire_at: usize,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    proptest::sample::select(pool()).prop_flat_map(|(name, args, answers)| {
+        let spec = ganglion_api::spec(name).unwrap();
+        (
+            proptest::collection::vec(reply(answers), 0..6),
+            rules(spec),
+            0_usize..12,
+        )
+            .prop_map(move |(replies, rules, expire_at)| Case {
+                name,
+                args: args.clone(),
+                replies,
+                rules,
+                expire_at,
+            })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_chain_decides_as_the_model_does(case in case()) {
+        let spec = ganglion_api::spec(case.name).unwrap();
+        let mut run = Run {
+            name: case.name,
+            args: &case.args,
+            replies: &case.replies,
+            rules: &case.rules,
+            expire_at: case.expire_at,
+            got: None,
+        };
+        visit_all(&mut run);
+        // Whoever is asked when the deadline passes, and all after, exceeded it.
+        let mut replies = case.replies.clone();
+        for late in replies.iter_mut().skip(case.expire_at) {
+            *late = Reply::Fails(FailureKind::DeadlineExceeded);
+        }
+        prop_assert_eq!(run.got.unwrap(), model(spec, &case.args, &replies, &case.rules));
+    }
+}

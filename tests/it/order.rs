@@ -1,0 +1,101 @@
+//! Who is asked, in which order.
+
+use std::sync::{Arc, Mutex};
+
+use ganglion::api::{
+    CheckEventForSpam, Event, JsonObject, Module, ModuleApi, ModuleError, Registry, SpamCheckerCallbacks, UserId,
+    Verdict,
+};
+use ganglion::{Ganglion, registry};
+use serde::Deserialize;
+
+use crate::support::config_with;
+
+/// Writes its name down whenever it is asked.
+struct Recorder {
+    name: String,
+    record: Arc<Mutex<Vec<String>>>,
+}
+
+#[derive(Deserialize)]
+struct RecorderConfig {
+    name: String,
+}
+
+// The modules of one test process share the record through their registry's type.
+static RECORD: Mutex<Option<Arc<Mutex<Vec<String>>>>> = Mutex::new(None);
+
+impl Module for Recorder {
+    type Config = RecorderConfig;
+
+    fn new(config: RecorderConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        let record = RECORD.lock().unwrap().get_or_insert_default().clone();
+        api.register_spam_checker_callbacks(
+            SpamCheckerCallbacks::new()
+                .check_event_for_spam(Self::check)
+                .check_event_for_spam(Self::check),
+        )?;
+        Ok(Self {
+            name: config.name,
+            record,
+        })
+    }
+}
+
+impl Recorder {
+    async fn check(&self, _: &CheckEventForSpam) -> Result<Verdict, ModuleError> {
+        self.record.lock().unwrap().push(self.name.clone());
+        Ok(Verdict::Pass)
+    }
+}
+
+fn recorders() -> Registry {
+    registry().with::<Recorder>("test.Recorder")
+}
+
+const MODULES: &str = "
+server_name: example.com
+modules:
+  - {module: test.Recorder, config: {name: third}}
+  - {module: test.Recorder, priority: -1, config: {name: last}}
+  - {module: test.Recorder, priority: 7, config: {name: first}}
+  - {module: test.Recorder, enabled: false, config: {name: never}}
+  - {module: test.Recorder, id: fourth, config: {name: fourth}}
+  - {module: test.Recorder, priority: 7, id: second, config: {name: second}}
+";
+
+#[tokio::test]
+async fn the_recorded_order_of_calls_is_that_of_the_printed_route_and_of_the_steps() {
+    let ganglion = Ganglion::start(&config_with(MODULES, &recorders())).await.unwrap();
+    let user = UserId::parse("@bob:example.com").unwrap();
+    let room = ganglion::api::RoomId::parse("!r:example.com").unwrap();
+    let event = Event::new("m.room.message", user, room, None, JsonObject::new());
+    let decision = ganglion.ask(CheckEventForSpam::new(event)).await;
+
+    let names: Vec<_> = RECORD.lock().unwrap().take().unwrap().lock().unwrap().clone();
+    let twice = |names: [&str; 5]| {
+        names
+            .iter()
+            .flat_map(|name| [*name; 2].map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names, twice(["first", "second", "third", "fourth", "last"]));
+
+    let ids = [
+        "test.Recorder#3",
+        "second",
+        "test.Recorder",
+        "fourth",
+        "test.Recorder#2",
+    ];
+    let steps: Vec<_> = decision.steps.iter().map(|step| step.module.to_string()).collect();
+    assert_eq!(steps, twice(ids));
+    let (_, route) = ganglion
+        .dispatch()
+        .routes()
+        .overview()
+        .find(|(spec, _)| spec.name == "check_event_for_spam")
+        .unwrap();
+    let printed: Vec<_> = route.iter().map(|module| module.id().to_owned()).collect();
+    assert_eq!(printed, steps);
+}
