@@ -287,7 +287,7 @@ identifiers! {
 macro_rules! json_object {
     (
         $(#[$meta:meta])*
-        $name:ident $(, array $array:literal)? {
+        $name:ident $(as $word:literal)? $(, array $array:literal)? {
             $($(#[$field_meta:meta])* $field:ident $([$optional:ident])? : $type:ty,)*
         }
     ) => {
@@ -306,7 +306,7 @@ macro_rules! json_object {
         }
 
         impl $crate::json::FromJson for $name {
-            const TYPE: &'static str = stringify!($name);
+            const TYPE: &'static str = $crate::json::json_object!(@word $name $(, $word)?);
 
             fn from_json(
                 value: serde_json::Value,
@@ -323,6 +323,8 @@ macro_rules! json_object {
             const ARRAY_TYPE: &'static str = $array;
         })?
     };
+    (@word $name:ident) => { stringify!($name) };
+    (@word $name:ident, $word:literal) => { $word };
     (@take $fields:ident, $key:expr) => { $fields.required($key) };
     (@take $fields:ident, $key:expr, optional) => { $fields.optional($key) };
 }

@@ -7,9 +7,11 @@ use ganglion::api::{
     Verdict,
 };
 use ganglion::{Ganglion, registry};
+use proptest::prelude::*;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
-use crate::support::config_with;
+use crate::support::{canned, config, config_with, with_modules};
 
 /// Writes its name down whenever it is asked.
 struct Recorder {
@@ -98,4 +100,58 @@ async fn the_recorded_order_of_calls_is_that_of_the_printed_route_and_of_the_ste
         .unwrap();
     let printed: Vec<_> = route.iter().map(|module| module.id().to_owned()).collect();
     assert_eq!(printed, steps);
+}
+
+/// A module's place in the file: what it answers, its priority, whether it is enabled.
+type Place = (Vec<&'static str>, i64, bool);
+
+fn places() -> impl Strategy<Value = Vec<Place>> {
+    let callbacks = vec![
+        "check_event_for_spam",
+        "is_user_expired",
+        "on_new_event",
+        "on_create_room",
+        "on_logged_out",
+    ];
+    let place = (
+        proptest::sample::subsequence(callbacks, 0..=5),
+        -2_i64..3,
+        proptest::bool::weighted(0.8),
+    );
+    proptest::collection::vec(place, 0..6)
+}
+
+fn answer(callback: &str) -> Value {
+    if callback.starts_with("check") || callback == "on_create_room" {
+        json!({"verdict": "pass"})
+    } else {
+        json!({"value": null})
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_route_has_the_enabled_modules_that_answer_by_priority_and_then_by_place(places in places()) {
+        let modules = places.iter().enumerate().map(|(index, (callbacks, priority, enabled))| {
+            let answers: serde_json::Map<_, _> =
+                callbacks.iter().map(|callback| ((*callback).to_owned(), answer(callback))).collect();
+            let mut module = canned(&index.to_string(), &json!(answers));
+            module["priority"] = json!(priority);
+            module["enabled"] = json!(enabled);
+            module
+        });
+        let config = config(&with_modules(&modules.collect::<Value>().to_string()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ganglion = runtime.block_on(Ganglion::load(&config)).unwrap();
+        for (spec, route) in ganglion.dispatch().routes().overview() {
+            let mut expected: Vec<_> = places.iter().enumerate().collect();
+            expected.retain(|(_, (callbacks, _, enabled))| *enabled && callbacks.contains(&spec.name));
+            expected.sort_by_key(|(_, (_, priority, _))| -priority);
+            let expected: Vec<_> = expected.iter().map(|(index, _)| index.to_string()).collect();
+            let route: Vec<_> = route.iter().map(|module| module.id().to_owned()).collect();
+            prop_assert_eq!(route, expected, "{}", spec.name);
+        }
+    }
 }

@@ -93,7 +93,7 @@ json_object! {
 json_object! {
     /// How much a user may upload in a period.
     #[derive(Eq)]
-    MediaUploadLimit, array "[Limit]" {
+    MediaUploadLimit as "Limit", array "[Limit]" {
         /// The number of bytes.
         max_bytes: i64,
         /// The period in milliseconds.
