@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example embed`
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use ganglion::api::{CheckRegistrationForSpam, JsonObject, RegistrationVerdict, UserId, UserMayCreateRoom, Verdict};
 use ganglion::dispatcher::Outcome;
 use ganglion::{Config, Ganglion, registry};

@@ -83,7 +83,7 @@ impl Background {
         match AssertUnwindSafe(async { task().await }).catch_unwind().await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::error!(module, description, %error, "background call failed")
+                tracing::error!(module, description, %error, "background call failed");
             }
             Err(panic) => {
                 let reason = panic_text(&*panic).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! Permits, mailboxes and control, with real actors.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::sync::Arc;

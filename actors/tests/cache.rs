@@ -1,5 +1,7 @@
 //! The cache service, through a module's own cached functions.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::sync::Arc;

@@ -72,10 +72,13 @@ pub trait ModuleHost: Send + Sync {
     fn open_cache(&self, name: &str, options: &CacheOptions) -> Result<Arc<dyn CacheStore>, RegistrationError>;
 }
 
+/// Makes a web resource of the instance.
+type BindResource<M> = Box<dyn FnOnce(Arc<M>) -> Arc<dyn WebResource> + Send>;
+
 /// What a module registered, waiting for the instance.
 struct Pending<M> {
     functions: Vec<CallbackSet<M>>,
-    resources: Vec<(ResourcePath, Box<dyn FnOnce(Arc<M>) -> Arc<dyn WebResource> + Send>)>,
+    resources: Vec<(ResourcePath, BindResource<M>)>,
 }
 
 struct Inner<M> {

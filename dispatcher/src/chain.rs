@@ -2,9 +2,9 @@
 //! are its driver's.
 //!
 //! ```text
-//!   next ──> Some(subscription) ── asked ──> settle(answer | failure) ──┐
-//!    ^                                                                  │ Continue
-//!    └──────────────────────────────────────────────────────────────────┘
+//!   next_subscription ──> Some(subscription) ── asked ──> settle(answer | failure) ──┐
+//!    ^                                                                               │ Continue
+//!    └───────────────────────────────────────────────────────────────────────────────┘
 //!    │ nobody left, or Break, or expire
 //!    v
 //!   decision
@@ -63,7 +63,7 @@ impl<C: Routed, H> Chain<C, H> {
     }
 
     /// Who is asked next; those whom the call does not concern are passed over. `None` if the outcome is fixed.
-    pub fn next(&mut self) -> Option<&Subscription<C, H>> {
+    pub fn next_subscription(&mut self) -> Option<&Subscription<C, H>> {
         while matches!(self.progress, Progress::Open(_)) {
             let position = self.steps.len();
             let Some(subscription) = self.route.subscriptions().get(position) else {
@@ -109,7 +109,7 @@ impl<C: Routed, H> Chain<C, H> {
             .asked_at
             .take()
             .map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked));
-        while self.next().is_some() {
+        while self.next_subscription().is_some() {
             self.settle(Err(FailureKind::DeadlineExceeded.into()), duration);
             duration = Duration::ZERO;
         }
@@ -117,7 +117,7 @@ impl<C: Routed, H> Chain<C, H> {
 
     /// The worker has ended: nobody can be asked any more.
     pub fn abandon(&mut self) {
-        while self.next().is_some() {
+        while self.next_subscription().is_some() {
             self.settle(Err(FailureKind::NotRunning.into()), Duration::ZERO);
         }
     }

@@ -117,7 +117,7 @@ async fn drive<C: Routed>(worker: WorkerIndex, chain: &SharedChain<C>, deadline:
                 chain.expire(asked_at);
             }
             let args = Arc::clone(chain.args());
-            let Some(next) = chain.next() else {
+            let Some(next) = chain.next_subscription() else {
                 return chain.take_decision();
             };
             let asked = (next.module.clone(), Arc::clone(&next.subscriber), args);

@@ -18,18 +18,18 @@ pub(super) fn parse(text: &str) -> Result<Value, SyntaxError> {
     let Some(first) = documents.next() else {
         return Ok(Value::Null);
     };
-    let mut document = Value::deserialize(first).map_err(syntax_error)?;
+    let mut document = Value::deserialize(first).map_err(|error| syntax_error(&error))?;
     if documents.next().is_some() {
         return Err(SyntaxError {
             message: "expected one YAML document, found several".into(),
             location: None,
         });
     }
-    document.apply_merge().map_err(syntax_error)?;
+    document.apply_merge().map_err(|error| syntax_error(&error))?;
     Ok(document)
 }
 
-fn syntax_error(error: serde_yaml::Error) -> SyntaxError {
+fn syntax_error(error: &serde_yaml::Error) -> SyntaxError {
     let location = error.location().map(|location| (location.line(), location.column()));
     let text = error.to_string();
     // The location stands in front already.
