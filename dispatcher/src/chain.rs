@@ -161,7 +161,10 @@ impl<C: Routed, H> Chain<C, H> {
             self.push(result, duration, detail, None);
             return self.decide(Outcome::Error(error));
         }
-        let then = self.route.subscriptions()[self.steps.len()].policy.then(kind);
+        let subscription = &self.route.subscriptions()[self.steps.len()];
+        let then = subscription.policy.then(kind);
+        let (module, callback, reason) = (&*subscription.id, C::SPEC.name, detail.as_deref().unwrap_or_default());
+        tracing::warn!(module, callback, %kind, reason, policy = then.as_str(), "module gave no answer");
         self.push(result, duration, detail, Some(then));
         match Effect::of(then, C::SPEC.on_failure) {
             Effect::Pass => self.progress = Progress::Open(state),

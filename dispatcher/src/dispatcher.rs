@@ -8,7 +8,6 @@ use ganglion_actors::WorkerIndex;
 use tokio::time::Instant;
 
 use crate::chain::Chain;
-use crate::decision::Decision;
 use crate::fold::Routed;
 
 /// How many dispatches may queue in an actor's mailbox before those who send wait, each until its deadline.
@@ -69,8 +68,9 @@ pub(crate) struct Dispatch<C: Routed> {
 }
 
 impl<C: Routed> Message for Dispatch<C> {
-    /// `None` if the caller has concluded already.
-    type Result = Option<Decision<C>>;
+    /// The decision stands in the chain, from which only the caller takes it: so a caller whose deadline passes at this
+    /// very moment finds it there.
+    type Result = ();
 }
 
 /// The dispatcher of one worker.
@@ -94,21 +94,20 @@ impl Actor for Dispatcher {
 }
 
 impl<C: Routed> Handler<Dispatch<C>> for Dispatcher {
-    type Result = ResponseFuture<Option<Decision<C>>>;
+    type Result = ResponseFuture<()>;
 
     /// Chains of different callbacks run side by side. Once begun, a chain goes on without its caller.
     fn handle(&mut self, dispatch: Dispatch<C>, _ctx: &mut Self::Context) -> Self::Result {
         let worker = self.worker;
         Box::pin(async move {
-            let decision = drive(worker, &dispatch.chain, dispatch.deadline).await;
+            drive(worker, &dispatch.chain, dispatch.deadline).await;
             drop(dispatch.loaded);
-            decision
         })
     }
 }
 
 /// Asks one module after the other until the outcome is fixed.
-async fn drive<C: Routed>(worker: WorkerIndex, chain: &SharedChain<C>, deadline: Instant) -> Option<Decision<C>> {
+async fn drive<C: Routed>(worker: WorkerIndex, chain: &SharedChain<C>, deadline: Instant) {
     loop {
         let asked_at = Instant::now();
         let (module, subscriber, args) = {
@@ -117,9 +116,7 @@ async fn drive<C: Routed>(worker: WorkerIndex, chain: &SharedChain<C>, deadline:
                 chain.expire(asked_at);
             }
             let args = Arc::clone(chain.args());
-            let Some(next) = chain.next_subscription() else {
-                return chain.take_decision();
-            };
+            let Some(next) = chain.next_subscription() else { return };
             let asked = (next.module.clone(), Arc::clone(&next.subscriber), args);
             chain.asked(asked_at);
             asked

@@ -11,7 +11,7 @@ use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest, WebRespons
 use tokio::time::{Instant, timeout_at};
 
 use crate::chain::{Chain, neutral};
-use crate::decision::Decision;
+use crate::decision::{Decision, Outcome};
 use crate::dispatcher::{Dispatch, Dispatcher, Load, Loaded, SharedChain};
 use crate::fold::Routed;
 use crate::resources::{MountedResource, ResourceTable};
@@ -73,10 +73,8 @@ impl DispatchHandle {
             deadline,
             loaded: Loaded::new(&worker.load),
         };
-        if let Ok(Ok(Some(decision))) = timeout_at(deadline, worker.dispatcher.send(dispatch)).await {
-            return decision;
-        }
-        // The deadline has passed, or the worker has ended: conclude from what is known.
+        // Whether the worker is done, the deadline has passed or the worker has ended: the chain knows what is known.
+        let _ = timeout_at(deadline, worker.dispatcher.send(dispatch)).await;
         conclude(&chain, deadline)
     }
 
@@ -159,7 +157,7 @@ impl DispatchHandle {
     }
 }
 
-/// Concludes a chain whose worker did not.
+/// Takes the decision of a chain, which is concluded from what is known if its worker did not.
 fn conclude<C: Routed>(chain: &SharedChain<C>, deadline: Instant) -> Decision<C> {
     let mut chain = chain.lock();
     let now = Instant::now();
@@ -168,6 +166,11 @@ fn conclude<C: Routed>(chain: &SharedChain<C>, deadline: Instant) -> Decision<C>
     } else {
         chain.abandon();
     }
-    let decision = chain.take_decision();
-    decision.unwrap_or_else(|| neutral(chain.args()))
+    // A chain that was expired or abandoned is decided, and nobody else takes the decision. Were it otherwise, nobody
+    // would have denied and nobody would have allowed: an error.
+    chain.take_decision().unwrap_or_else(|| Decision {
+        outcome: Outcome::Error(MatrixError::internal()),
+        decided_by: None,
+        steps: Vec::new(),
+    })
 }

@@ -10,6 +10,9 @@ use serde_yaml::Value;
 /// The longest duration that is accepted anywhere: deadlines are added to clocks, which end.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// The longest word that is compared with names.
+const MAX_NEAR: usize = 80;
+
 pub(super) fn text(value: &Value) -> Result<&str, String> {
     value
         .as_str()
@@ -91,6 +94,10 @@ pub(super) fn texts(value: &Value) -> Result<Vec<&str>, String> {
 
 /// `, did you mean …?` if one of the names is near; else nothing.
 pub(crate) fn near<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    // The distance takes time with the square of the length, and the word may be a stranger's.
+    if word.len() > MAX_NEAR {
+        return String::new();
+    }
     let lowered = word.to_lowercase();
     let scored = names
         .into_iter()

@@ -244,3 +244,21 @@ async fn the_handle_works_from_every_thread_of_a_plain_runtime_and_stops_with_it
     drop(ganglion);
     assert_eq!(module.state(), ganglion::actors::ModuleState::Stopped);
 }
+
+#[tokio::test]
+async fn a_deadline_that_passes_just_as_a_denial_comes_never_turns_it_into_a_pass() {
+    let mut denies = canned("denies", &json!({"user_may_create_room": {"verdict": "deny"}}));
+    denies["config"]["delay"] = "3ms".into();
+    denies["max_in_flight"] = 1000.into();
+    let yaml = with_modules(&json!([denies]).to_string()).replace("workers: 2", "workers: 2, deadline: 3ms");
+    let ganglion = Ganglion::start(&config(&yaml)).await.unwrap();
+    let asks = (0..500).map(|_| {
+        let bob = UserId::parse("@bob:example.com").unwrap();
+        ganglion.ask(UserMayCreateRoom::new(bob, JsonObject::new()))
+    });
+    for decision in futures_util::future::join_all(asks).await {
+        let decision = json!(decision.into_json());
+        assert_ne!(decision["outcome"]["verdict"], "pass", "{decision}");
+        assert_eq!(decision["decided_by"], "denies", "{decision}");
+    }
+}
