@@ -37,3 +37,12 @@ pub use ganglion_dispatcher as dispatcher;
 pub use self::config::{Config, ConfigProblems, Problem};
 pub use self::ganglion::Ganglion;
 pub use self::modules::registry;
+
+/// The examples of the documents are compiled and run.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/writing-a-module.md")]
+    struct WritingAModule;
+}

@@ -17,7 +17,9 @@ pub(crate) fn of(dispatch: &DispatchHandle) -> Vec<String> {
     }));
     let resources = dispatch.resources();
     warnings.extend(resources.shadowed().iter().map(|(module, path)| {
-        format!("module {module}: its web resource {path} is never asked, a module before it has the path")
+        let first = resources.mounted().find(|mounted| mounted.path == *path);
+        let first = first.map_or("another", |mounted| mounted.module.id());
+        format!("module {module}: its web resource {path} is never asked, module {first} is before it and has the path")
     }));
     warnings.extend(resources.outside_namespace().map(|mounted| {
         let module = mounted.module.id();

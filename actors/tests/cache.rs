@@ -155,7 +155,10 @@ async fn an_invalidation_during_a_fill_is_not_lost() {
     let m = loaded().await;
     let (first, second) = tokio::join!(m.get("gated"), async {
         m.until_fills(1).await;
-        m.functions.api.invalidate_cache(&m.functions.counted, &"gated");
+        m.functions
+            .api
+            .invalidate_cache(&m.functions.counted, &"gated")
+            .unwrap();
         // A call after the invalidation computes anew, beside the first.
         let second = m.get("gated");
         let (second, ()) = tokio::join!(second, async {
@@ -214,8 +217,15 @@ async fn uncached_arguments_share_a_result() {
     let m = loaded().await;
     let get = async |key: &str, number| *m.functions.pair.get((key.to_owned(), number)).await.unwrap();
     assert_eq!((get("a", 1).await, get("a", 2).await, get("b", 1).await), (1, 1, 2));
-    m.functions.api.invalidate_cache(&m.functions.pair, &("a",));
+    m.functions.api.invalidate_cache(&m.functions.pair, &("a",)).unwrap();
     assert_eq!((get("a", 3).await, get("b", 3).await), (3, 2));
+    // A key that can fit no result is no silent loss.
+    let error = m
+        .functions
+        .api
+        .invalidate_cache(&m.functions.pair, &("a", 1_i64))
+        .unwrap_err();
+    assert_eq!(error.to_string(), "a key of \"pair\" has 1 parts, this one has 2");
 }
 
 #[actix::test]
@@ -265,8 +275,16 @@ async fn another_node_can_invalidate_registered_functions_only() {
         let publisher = Arc::new(Publisher(Arc::clone(&seen)));
         let there = Arc::new(CacheService::with_publisher(CacheDefaults::default(), publisher));
         let there = loaded_with(there).await;
-        there.functions.api.invalidate_cache(&there.functions.counted, &"x");
-        there.functions.api.invalidate_cache(&there.functions.pair, &("a",));
+        there
+            .functions
+            .api
+            .invalidate_cache(&there.functions.counted, &"x")
+            .unwrap();
+        there
+            .functions
+            .api
+            .invalidate_cache(&there.functions.pair, &("a",))
+            .unwrap();
         seen.lock()
             .unwrap()
             .take()
@@ -300,4 +318,32 @@ async fn a_name_is_taken_once_within_a_module() {
         panic!("it loaded")
     };
     assert_eq!(error.to_string(), "cached function \"name\": the name is taken");
+}
+
+/// Keeps its cached function and not its api.
+struct Forgetful {
+    function: Cached<String, usize>,
+}
+
+impl Module for Forgetful {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        let function = api.cached("length", CacheOptions::new(), async |_: &Self, text: String| {
+            Ok(text.len())
+        })?;
+        Ok(Self { function })
+    }
+}
+
+#[actix::test]
+async fn a_module_need_not_keep_its_api_for_its_cached_functions_and_is_not_kept_by_them() {
+    let (module, _loaded) = load_module::<Forgetful>(LIMITS, &WorkerThreads::current(), &caches())
+        .await
+        .unwrap();
+    let instance = module.instance.downcast::<Forgetful>().unwrap();
+    assert_eq!(*instance.function.get("abc".into()).await.unwrap(), 3);
+    let alive = Arc::downgrade(&instance);
+    drop(instance);
+    assert!(alive.upgrade().is_none());
 }

@@ -36,6 +36,19 @@ impl CacheKey {
     }
 }
 
+/// A key that has not the length of a cached function's keys: nothing was invalidated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a key of {function:?} has {expected} parts, this one has {found}")]
+#[non_exhaustive]
+pub struct KeyLengthError {
+    /// The function's name.
+    pub function: String,
+    /// How many arguments form its key.
+    pub expected: usize,
+    /// How many parts the key has.
+    pub found: usize,
+}
+
 /// A value that can be part of a key.
 pub trait AsKeyPart {
     /// The part.
@@ -52,6 +65,8 @@ macro_rules! key_parts {
         }
 
         impl CacheArgs for $type {
+            const COUNT: usize = 1;
+
             fn key_parts(&self) -> Vec<KeyPart> {
                 vec![self.key_part()]
             }
@@ -80,6 +95,9 @@ impl<T: AsKeyPart> AsKeyPart for Option<T> {
 
 /// The arguments of a cached function: one value or a tuple.
 pub trait CacheArgs {
+    /// How many arguments there are.
+    const COUNT: usize;
+
     /// All arguments as parts of a key.
     fn key_parts(&self) -> Vec<KeyPart>;
 }
@@ -87,6 +105,8 @@ pub trait CacheArgs {
 macro_rules! cache_args {
     ($(($($name:ident $index:tt),+))+) => {$(
         impl<$($name: AsKeyPart),+> CacheArgs for ($($name,)+) {
+            const COUNT: usize = [$($index),+].len();
+
             fn key_parts(&self) -> Vec<KeyPart> {
                 vec![$(self.$index.key_part()),+]
             }
@@ -144,7 +164,8 @@ impl CacheOptions {
         self
     }
 
-    pub(crate) fn check(&self, name: &str) -> Result<(), RegistrationError> {
+    /// Whether the options fit a function of `count` arguments.
+    pub(crate) fn check(&self, name: &str, count: usize) -> Result<(), RegistrationError> {
         let refuse = |reason| {
             Err(RegistrationError::CachedFunction {
                 name: name.into(),
@@ -154,10 +175,21 @@ impl CacheOptions {
         if self.num_args.is_some() && !self.uncached_args.is_empty() {
             return refuse("num_args and uncached_args exclude each other");
         }
+        if self.num_args.is_some_and(|args| args > count) || self.uncached_args.iter().any(|arg| *arg >= count) {
+            return refuse("num_args or uncached_args name an argument that it does not have");
+        }
+        if self.key_length(count) == 0 {
+            return refuse("no argument is left for the key");
+        }
         if self.max_entries == Some(0) {
             return refuse("max_entries is at least 1");
         }
         Ok(())
+    }
+
+    /// How many of `count` arguments form the key.
+    fn key_length(&self, count: usize) -> usize {
+        self.num_args.unwrap_or(count).saturating_sub(self.uncached_args.len())
     }
 
     /// Which of a call's arguments form the key.
@@ -228,9 +260,18 @@ impl<A: CacheArgs + Send + 'static, V: Send + Sync + 'static> Cached<A, V> {
             .map_err(|_| ModuleError::message("a cached value has another type"))
     }
 
-    /// Forgets the result for this key: the arguments that form it, without the uncached ones.
-    pub(crate) fn invalidate(&self, key: &impl CacheArgs) {
+    pub(crate) fn invalidate<K: CacheArgs>(&self, key: &K) -> Result<(), KeyLengthError> {
+        let expected = self.options.key_length(A::COUNT);
+        if K::COUNT != expected {
+            let function = self.name.to_string();
+            return Err(KeyLengthError {
+                function,
+                expected,
+                found: K::COUNT,
+            });
+        }
         self.store.invalidate(&CacheKey(key.key_parts().into()));
+        Ok(())
     }
 
     /// Forgets all results.
@@ -285,6 +326,15 @@ mod tests {
             CacheOptions::new().uncached_arg(1).key(parts()).parts(),
             ("a", true).key_parts()
         );
-        assert!(CacheOptions::new().num_args(1).uncached_arg(0).check("f").is_err());
+        for bad in [
+            CacheOptions::new().num_args(1).uncached_arg(0),
+            CacheOptions::new().num_args(4),
+            CacheOptions::new().uncached_arg(3),
+            CacheOptions::new().num_args(0),
+            CacheOptions::new().max_entries(0),
+        ] {
+            assert!(bad.check("f", 3).is_err(), "{bad:?}");
+        }
+        assert_eq!(CacheOptions::new().uncached_arg(1).check("f", 3), Ok(()));
     }
 }

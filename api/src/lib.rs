@@ -27,7 +27,9 @@ mod resource;
 mod types;
 mod verdict;
 
-pub use cached::{AsKeyPart, CacheArgs, CacheKey, CacheOptions, CacheStore, Cached, CachedValue, Fill, KeyPart};
+pub use cached::{
+    AsKeyPart, CacheArgs, CacheKey, CacheOptions, CacheStore, Cached, CachedValue, Fill, KeyLengthError, KeyPart,
+};
 pub use callback::{
     ArgSpec, Callback, CallbackSpec, CallbackVisitor, Candidate, Category, Combine, CombineRule, Merging, Rewriting,
     Rewritten, reference, rule, spec, visit_all,

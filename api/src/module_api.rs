@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ruma_common::ServerName;
 
-use crate::cached::{CacheArgs, CacheOptions, CacheStore, Cached, CachedValue, Fill};
+use crate::cached::{CacheArgs, CacheOptions, CacheStore, Cached, CachedValue, Fill, KeyLengthError};
 use crate::failure::ModuleError;
 use crate::homeserver::Homeserver;
 use crate::registration::{CallbackSet, LocalFuture, Registration, RegistrationError};
@@ -81,20 +81,27 @@ struct Pending<M> {
     resources: Vec<(ResourcePath, BindResource<M>)>,
 }
 
+/// Where a module's instance is found, once its constructor has returned. Weak, since what the instance keeps, such as
+/// its cached functions, must not keep the instance.
+struct Instance<M>(Arc<OnceLock<Weak<M>>>);
+
+impl<M> Clone for Instance<M> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<M> Instance<M> {
+    fn get(&self) -> Result<Arc<M>, ModuleError> {
+        let instance = self.0.get().and_then(Weak::upgrade);
+        instance.ok_or_else(|| ModuleError::message("the module is not running"))
+    }
+}
+
 struct Inner<M> {
     host: Arc<dyn ModuleHost>,
     pending: Mutex<Option<Pending<M>>>,
-    // Weak, since the instance may hold this very object.
-    instance: OnceLock<Weak<M>>,
-}
-
-impl<M> Inner<M> {
-    fn instance(&self) -> Result<Arc<M>, ModuleError> {
-        self.instance
-            .get()
-            .and_then(Weak::upgrade)
-            .ok_or_else(|| ModuleError::message("the module is not running"))
-    }
+    instance: Instance<M>,
 }
 
 /// What a module can do. Clones are the same object; a module may keep one.
@@ -138,14 +145,14 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
             inner: Arc::new(Inner {
                 host,
                 pending,
-                instance: OnceLock::new(),
+                instance: Instance(Arc::default()),
             }),
         }
     }
 
     /// Ends the registration and binds everything to the instance.
     pub(crate) fn close(&self, instance: &Arc<M>) -> Registered {
-        let bound = self.inner.instance.set(Arc::downgrade(instance));
+        let bound = self.inner.instance.0.set(Arc::downgrade(instance));
         debug_assert!(bound.is_ok(), "an api belongs to one instance");
         let pending = self.inner.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(pending) = pending else {
@@ -255,10 +262,10 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
     where
         F: AsyncFn(&M) -> Result<(), ModuleError> + Send + Sync + 'static,
     {
-        let (inner, function) = (Arc::clone(&self.inner), Arc::new(function));
+        let (instance, function) = (self.inner.instance.clone(), Arc::new(function));
         let task: BackgroundTask = Box::new(move || {
-            let (inner, function) = (Arc::clone(&inner), Arc::clone(&function));
-            Box::pin(async move { function(&*inner.instance()?).await })
+            let (instance, function) = (instance.clone(), Arc::clone(&function));
+            Box::pin(async move { function(&*instance.get()?).await })
         });
         BackgroundCall(
             self.inner
@@ -271,12 +278,12 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
     where
         F: AsyncFnOnce(&M) -> Result<(), ModuleError> + Send + 'static,
     {
-        let (inner, mut function) = (Arc::clone(&self.inner), Some(function));
+        let (instance, mut function) = (self.inner.instance.clone(), Some(function));
         let task: BackgroundTask = Box::new(move || {
-            let (inner, function) = (Arc::clone(&inner), function.take());
+            let (instance, function) = (instance.clone(), function.take());
             Box::pin(async move {
                 match function {
-                    Some(function) => function(&*inner.instance()?).await,
+                    Some(function) => function(&*instance.get()?).await,
                     None => Ok(()),
                 }
             })
@@ -302,18 +309,14 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
         V: Send + Sync + 'static,
         F: AsyncFn(&M, A) -> Result<V, ModuleError> + Send + Sync + 'static,
     {
-        options.check(name)?;
+        options.check(name, A::COUNT)?;
         let store = self.inner.host.open_cache(name, &options)?;
-        // Weak: a module keeps its cached functions, which must not keep the module.
-        let (inner, function) = (Arc::downgrade(&self.inner), Arc::new(function));
+        let (instance, function) = (self.inner.instance.clone(), Arc::new(function));
         let fill = move |args: A| -> Fill {
-            let (inner, function) = (Weak::clone(&inner), Arc::clone(&function));
+            let (instance, function) = (instance.clone(), Arc::clone(&function));
             Box::new(move || {
                 Box::pin(async move {
-                    let inner = inner
-                        .upgrade()
-                        .ok_or_else(|| ModuleError::message("the module is not running"))?;
-                    let value = function(&*inner.instance()?, args).await?;
+                    let value = function(&*instance.get()?, args).await?;
                     Ok(Arc::new(value) as CachedValue)
                 })
             })
@@ -335,11 +338,15 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
 
     /// Forgets the result for a full key: the arguments that form it, without the uncached ones. It acts at once: a
     /// computation that is under way is not kept.
-    pub fn invalidate_cache<A, V>(&self, function: &Cached<A, V>, key: &impl CacheArgs)
+    ///
+    /// # Errors
+    /// The key has not as many parts as the function's keys have; nothing is forgotten.
+    pub fn invalidate_cache<A, V, K>(&self, function: &Cached<A, V>, key: &K) -> Result<(), KeyLengthError>
     where
         A: CacheArgs + Send + 'static,
         V: Send + Sync + 'static,
+        K: CacheArgs,
     {
-        function.invalidate(key);
+        function.invalidate(key)
     }
 }

@@ -37,7 +37,8 @@ impl ResourceTable {
     }
 
     /// The resource for a request's path, percent-encoded as it came: the longest path that it is at or below,
-    /// compared on whole segments. Reserved paths have none.
+    /// compared on whole segments. Reserved paths have none, and neither have those with `.` or `..`, which a proxy and a
+    /// module may read in two ways.
     #[must_use]
     pub fn find(&self, request_path: &str) -> Option<&MountedResource> {
         // Segment by segment, so that an encoded slash stays within its segment.
@@ -45,7 +46,8 @@ impl ResourceTable {
         for segment in request_path.trim_end_matches('/').split('/').skip(1) {
             segments.push(percent_decode_str(segment).decode_utf8().ok()?);
         }
-        if is_reserved(&joined(&segments)) {
+        let path = joined(&segments);
+        if is_reserved(&path) || path.split('/').any(|segment| matches!(segment, "." | "..")) {
             return None;
         }
         (0..=segments.len()).rev().find_map(|length| {

@@ -55,7 +55,7 @@ impl AdminConfig {
             read_token(&directory.join(value::text(value)?))
         });
         let max_body = section.or("max_body", 16 << 20, value::size);
-        section.later("tokens", "a list of tokens with scopes");
+        section.later("tokens", "tokens that have scopes");
         if !token_given && !bind.ip().is_loopback() {
             section.problems().push(
                 section.path("bind"),

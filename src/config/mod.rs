@@ -1,6 +1,6 @@
 //! The config file: one YAML document, read whole, every problem found named by its key.
 //!
-//! A file for each section; [`section`] reads mappings, [`yaml`] is the only place that knows serde_yaml.
+//! A file for each section; `section` reads mappings, `yaml` is the only place that knows serde_yaml's parser.
 
 mod admin;
 mod cache;

@@ -58,7 +58,11 @@ pub(super) fn read(document: &mut Section<'_>, registry: &Registry) -> Vec<Modul
     let items = match document.take("modules") {
         Some(Value::Sequence(items)) => items,
         Some(value) if !is_falsy(&value) => {
-            problems.push("modules", "expected a list of mappings, each with a module: path");
+            let found = value::kind(&value);
+            problems.push(
+                "modules",
+                format!("expected a list of mappings, each with a module: path, found {found}"),
+            );
             return Vec::new();
         }
         _ => return Vec::new(),
@@ -66,10 +70,11 @@ pub(super) fn read(document: &mut Section<'_>, registry: &Registry) -> Vec<Modul
     let mut modules = Vec::new();
     for (index, item) in items.into_iter().enumerate() {
         let path = format!("modules[{index}]");
-        if item.is_mapping() {
+        if matches!(item, Value::Mapping(_)) {
             modules.extend(read_module(Section::open(item, path, problems), registry));
         } else {
-            problems.push(path, "expected a mapping with a module: path");
+            let found = value::kind(&item);
+            problems.push(path, format!("expected a mapping with a module: path, found {found}"));
         }
     }
     identify(modules, problems)

@@ -5,7 +5,10 @@ use std::cell::RefCell;
 use serde_yaml::{Mapping, Value};
 
 use super::Problem;
-use super::value::near;
+use super::value::{kind, near};
+
+/// Said of a mapping with other keys.
+pub(super) const KEYS_ARE_TEXT: &str = "keys are text: put a number or true and false in quotes";
 
 /// What was found wrong so far.
 #[derive(Debug, Default)]
@@ -30,24 +33,27 @@ pub(super) struct Section<'p> {
     path: String,
     entries: Mapping,
     known: Vec<&'static str>,
+    /// It is no mapping at all: what it lacks need not be said too.
+    broken: bool,
     problems: &'p Problems,
 }
 
 impl<'p> Section<'p> {
     /// Opens a mapping; null is an empty one.
     pub(super) fn open(value: Value, path: String, problems: &'p Problems) -> Self {
-        let entries = match value {
-            Value::Mapping(entries) => entries,
-            Value::Null => Mapping::new(),
-            _ => {
-                problems.push(path.clone(), "expected a mapping");
-                Mapping::new()
+        let (entries, broken) = match value {
+            Value::Mapping(entries) => (entries, false),
+            Value::Null => (Mapping::new(), false),
+            other => {
+                problems.push(path.clone(), format!("expected a mapping, found {}", kind(&other)));
+                (Mapping::new(), true)
             }
         };
         Self {
             path,
             entries,
             known: Vec::new(),
+            broken,
             problems,
         }
     }
@@ -101,7 +107,9 @@ impl<'p> Section<'p> {
         if self.entries.get(key).is_none_or(Value::is_null) {
             self.known.push(key);
             self.entries.remove(key);
-            self.problems.push(self.path(key), "missing");
+            if !self.broken {
+                self.problems.push(self.path(key), "missing");
+            }
             return None;
         }
         self.optional(key, read)
@@ -125,19 +133,19 @@ impl<'p> Section<'p> {
                     .map(|(index, item)| (format!("{path}[{index}]"), item))
                     .collect()
             }
-            Some(_) => {
-                self.problems.push(self.path(key), "expected a list");
+            Some(other) => {
+                let message = format!("expected a list, found {}", kind(&other));
+                self.problems.push(self.path(key), message);
                 Vec::new()
             }
         }
     }
 
-    /// A key that the design has and this version does not.
+    /// A key that the design has and this version does not; no misspelt one is told to be it.
     pub(super) fn later(&mut self, key: &'static str, what: &str) {
-        self.known.push(key);
         if self.entries.remove(key).is_some() {
             self.problems
-                .push(self.path(key), format!("not in this version: {what} is still to come"));
+                .push(self.path(key), format!("not in this version: it will come with {what}"));
         }
     }
 
@@ -149,7 +157,7 @@ impl<'p> Section<'p> {
                     let hint = near(key, self.known.iter().copied());
                     self.problems.push(self.path(key), format!("unknown key{hint}"));
                 }
-                _ => self.problems.push(self.path.clone(), "expected keys that are text"),
+                _ => self.problems.push(self.path.clone(), KEYS_ARE_TEXT),
             }
         }
     }

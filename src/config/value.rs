@@ -14,9 +14,10 @@ const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const MAX_NEAR: usize = 80;
 
 pub(super) fn text(value: &Value) -> Result<&str, String> {
-    value
-        .as_str()
-        .ok_or_else(|| format!("expected text, found {}", kind(value)))
+    match value {
+        Value::String(text) => Ok(text),
+        other => Err(format!("expected text, found {}", kind(other))),
+    }
 }
 
 pub(super) fn flag(value: &Value) -> Result<bool, String> {
@@ -30,9 +31,14 @@ pub(super) fn flag(value: &Value) -> Result<bool, String> {
 }
 
 pub(super) fn integer(value: &Value) -> Result<i64, String> {
-    value
-        .as_i64()
-        .ok_or_else(|| format!("expected an integer, found {}", kind(value)))
+    let number = match value {
+        Value::Number(number) => number.as_i64(),
+        _ => None,
+    };
+    number.ok_or_else(|| match value {
+        Value::Number(number) => format!("expected an integer, found {number}"),
+        other => format!("expected an integer, found {}", kind(other)),
+    })
 }
 
 /// An integer within bounds.
@@ -111,7 +117,8 @@ pub(crate) fn near<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> 
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+/// What a value is, for an error.
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Bool(_) => "a boolean",

@@ -4,6 +4,8 @@ use serde::Deserialize as _;
 use serde_json::{Map, Number, Value as Json};
 use serde_yaml::{Deserializer, Value};
 
+use super::section::KEYS_ARE_TEXT;
+
 /// A document that is no YAML.
 #[derive(Debug)]
 pub(super) struct SyntaxError {
@@ -33,8 +35,15 @@ fn syntax_error(error: &serde_yaml::Error) -> SyntaxError {
     let location = error.location().map(|location| (location.line(), location.column()));
     let text = error.to_string();
     // The location stands in front already.
-    let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
-    SyntaxError { message, location }
+    let message = match text.split(" at line ").next().unwrap_or(&text) {
+        "recursion limit exceeded" => "nested too deeply, or an alias that holds itself",
+        "repetition limit exceeded" => "aliases repeat too much",
+        message => message,
+    };
+    SyntaxError {
+        message: message.to_owned(),
+        location,
+    }
 }
 
 /// A value for a native module, which reads JSON. `Err` holds the place and what is wrong there.
@@ -67,7 +76,7 @@ pub(super) fn to_json(value: &Value, path: &str) -> Result<Json, (String, String
             let mut object = Map::new();
             for (key, value) in entries {
                 let Value::String(key) = key else {
-                    return refuse("keys are text: put a number or true and false in quotes");
+                    return refuse(KEYS_ARE_TEXT);
                 };
                 object.insert(key.clone(), to_json(value, &format!("{path}.{key}"))?);
             }

@@ -2,8 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
+mod antispam;
+mod callbacks_endpoint;
 mod combine;
+mod config;
 mod golden;
 mod isolation;
 mod order;
 mod support;
+mod web_resources;

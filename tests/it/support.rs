@@ -1,10 +1,11 @@
 //! A server in this process, and a client for it.
 
-use std::io::Write as _;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ganglion::http::{Listeners, Server};
 use ganglion::{Config, Ganglion, api, registry};
@@ -40,6 +41,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) content_type: String,
     pub(crate) text: String,
+    pub(crate) bytes: Vec<u8>,
     pub(crate) headers: Vec<(String, String)>,
 }
 
@@ -47,6 +49,12 @@ impl Answer {
     /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The first header with this name, in lower case; empty if there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let header = self.headers.iter().find(|(key, _)| key == name);
+        header.map_or("", |(_, value)| value)
     }
 
     /// The error code of a Matrix error.
@@ -165,13 +173,24 @@ pub(crate) fn request(method: &str, server: SocketAddr, path: &str, headers: &[(
         .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned()))
         .collect();
     let status = response.status().as_u16();
-    let text = response.body_mut().read_to_string().unwrap();
+    let bytes = response.body_mut().read_to_vec().unwrap();
     Answer {
         status,
         content_type,
-        text,
+        text: String::from_utf8_lossy(&bytes).into_owned(),
+        bytes,
         headers,
     }
+}
+
+/// Sends these very bytes and reads until the server closes; for what a well-behaved client does not send.
+pub(crate) fn raw(server: SocketAddr, request: &[u8]) -> String {
+    let mut connection = TcpStream::connect(server).unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    connection.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Writes a file into a directory and gives its path.
