@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ganglion::cli::run()
+    ganglion::cli::run(&ganglion::registry())
 }

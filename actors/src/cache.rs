@@ -132,11 +132,6 @@ impl CacheService {
         }
     }
 
-    /// Forgets a module and its caches.
-    pub fn close(&self, module: &str) {
-        self.caches.retain(|(owner, _), _| &**owner != module);
-    }
-
     /// The statistics of every cache, by module and name.
     #[must_use]
     pub fn statistics(&self) -> Vec<CacheStatistics> {

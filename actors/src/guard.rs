@@ -26,7 +26,8 @@ pub(crate) async fn guarded<T>(
         return Err(FailureKind::NotRunning.into());
     };
     match ended {
-        Ok(Ok(Ok(_late))) if Instant::now() > until => Err(FailureKind::DeadlineExceeded.into()),
+        // An error that came too late decides as little as an answer.
+        Ok(Ok(_late)) if Instant::now() > until => Err(FailureKind::DeadlineExceeded.into()),
         Ok(Ok(answer)) => answer.map_err(CallFailure::from),
         Ok(Err(panic)) => Err(CallFailure::new(FailureKind::Panicked, panic_text(&*panic))),
         Err(_elapsed) => Err(FailureKind::DeadlineExceeded.into()),
@@ -79,17 +80,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_after_the_budget_is_no_answer() {
-        let until = Instant::now() + Duration::from_secs(1);
-        let blocks = async {
+        let blocks = async |answer| {
             tokio::time::advance(Duration::from_secs(2)).await;
-            Ok(())
+            answer
         };
-        assert_eq!(
-            guarded(blocks, until, &CancellationToken::new())
-                .await
-                .unwrap_err()
-                .kind,
-            FailureKind::DeadlineExceeded
-        );
+        for answer in [Ok(()), Err(ModuleError::message("no"))] {
+            let until = Instant::now() + Duration::from_secs(1);
+            let late = guarded(blocks(answer), until, &CancellationToken::new()).await;
+            assert_eq!(late.unwrap_err().kind, FailureKind::DeadlineExceeded);
+        }
     }
 }

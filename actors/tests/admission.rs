@@ -187,3 +187,29 @@ async fn a_call_that_waits_too_long_for_a_permit_is_overloaded_and_one_that_runs
     // Its permit is free again.
     assert_eq!(module.handle.snapshot().in_flight, 0);
 }
+
+/// Keeps its api and tries to register later.
+struct Late {
+    api: ModuleApi<Self>,
+}
+
+impl Module for Late {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        Ok(Self { api: api.clone() })
+    }
+}
+
+#[actix::test]
+async fn nothing_is_registered_after_the_constructor() {
+    let (module, _loaded) = load_module::<Late>(LIMITS, &WorkerThreads::current(), &caches())
+        .await
+        .unwrap();
+    let api = &module.instance.downcast_ref::<Late>().unwrap().api;
+    let callbacks = SpamCheckerCallbacks::new().user_may_create_room(async |_: &Late, _: &_| Ok(Verdict::Pass));
+    let closed = Err(ganglion_api::RegistrationError::RegistrationClosed);
+    assert_eq!(api.register_spam_checker_callbacks(callbacks), closed);
+    let respond = async |_: &Late, _| ganglion_api::json_response(200, &());
+    assert_eq!(api.register_web_resource("/_synapse/client/late", respond), closed);
+}

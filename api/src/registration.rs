@@ -38,6 +38,12 @@ pub enum RegistrationError {
     /// `auth_checkers` were registered without the login types that they are for.
     #[error("auth_checkers was registered without login types")]
     NoLoginTypes,
+    /// A login type was given two checkers in one set.
+    #[error("login type {name} has two checkers in one set")]
+    LoginTypeTwice {
+        /// The login type.
+        name: String,
+    },
     /// A web resource's path cannot be used.
     #[error("web resource {path:?}: {reason}")]
     ResourcePath {
@@ -149,7 +155,7 @@ type Bind<M> = Box<dyn FnOnce(Arc<M>, usize) -> Registration + Send>;
 pub struct CallbackSet<M> {
     specs: Vec<&'static CallbackSpec>,
     binds: Vec<Bind<M>>,
-    without_login_types: bool,
+    refused: Option<RegistrationError>,
 }
 
 impl<M> Default for CallbackSet<M> {
@@ -157,7 +163,7 @@ impl<M> Default for CallbackSet<M> {
         Self {
             specs: Vec::new(),
             binds: Vec::new(),
-            without_login_types: false,
+            refused: None,
         }
     }
 }
@@ -187,11 +193,7 @@ impl<M> CallbackSet<M> {
                 missing: OnUpdate::SPEC.name,
             });
         }
-        if self.without_login_types {
-            Err(RegistrationError::NoLoginTypes)
-        } else {
-            Ok(())
-        }
+        self.refused.clone().map_or(Ok(()), Err)
     }
 
     /// Binds every function to the instance; `group` is the position of this set among the module's.
@@ -218,7 +220,9 @@ impl<M: Send + Sync + 'static> CallbackSet<M> {
         F: AsyncFn(&M, &C) -> Result<C::Answer, ModuleError> + Send + Sync + 'static,
     {
         let function = BoxedFunction::new(function);
-        self.without_login_types |= C::INDEX == AuthCheckers::INDEX;
+        if C::INDEX == AuthCheckers::INDEX {
+            self.refused = Some(RegistrationError::NoLoginTypes);
+        }
         self.push::<C>(Vec::new(), move |module| Arc::new(Bound { module, function }));
         self
     }
@@ -227,6 +231,12 @@ impl<M: Send + Sync + 'static> CallbackSet<M> {
     #[must_use]
     pub fn auth_checkers(mut self, login_types: LoginTypes<M>) -> Self {
         let declared = login_types.declared();
+        let mut names = BTreeSet::new();
+        if let Some(twice) = declared.iter().find(|login_type| !names.insert(&login_type.name)) {
+            self.refused = Some(RegistrationError::LoginTypeTwice {
+                name: twice.name.clone(),
+            });
+        }
         self.push::<AuthCheckers>(declared, move |module| login_types.bind(module));
         self
     }

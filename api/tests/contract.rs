@@ -19,3 +19,29 @@ fn mistakes_of_module_authors_do_not_compile() {
     let cases = trybuild::TestCases::new();
     cases.compile_fail("tests/ui/*.rs");
 }
+
+#[test]
+fn the_crate_of_module_authors_has_no_runtime_and_no_web_framework() {
+    let tree = std::process::Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--package",
+            "ganglion-api",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--offline",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    assert!(tree.contains("serde_json"), "{tree}");
+    for runtime in ["tokio", "actix", "actix-web", "futures-executor"] {
+        assert!(
+            !tree.lines().any(|line| line.starts_with(&format!("{runtime} "))),
+            "{runtime}"
+        );
+    }
+}

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use actix::Addr;
 use ganglion_actors::{CacheService, ModuleHandle, ModuleState, WorkerIndex};
-use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest, WebResponse};
+use ganglion_api::{
+    CallFailure, FailureKind, LocalFuture, MatrixError, ModuleError, WebRequest, WebResource, WebResponse,
+};
 use tokio::time::{Instant, timeout_at};
 
 use crate::chain::{Chain, neutral};
@@ -93,12 +95,14 @@ impl DispatchHandle {
     ) -> Result<Result<WebResponse, MatrixError>, CallFailure> {
         let deadline = Instant::now() + mounted.module.limits().call_timeout;
         let worker = self.least_loaded();
-        let loaded = Loaded::new(&worker.load);
+        let resource = LoadedResource {
+            resource: Arc::clone(&mounted.resource),
+            _loaded: Loaded::new(&worker.load),
+        };
         let answer = mounted
             .module
-            .respond(worker.index, Arc::clone(&mounted.resource), request, deadline);
+            .respond(worker.index, Arc::new(resource), request, deadline);
         let answer = timeout_at(deadline, answer).await;
-        drop(loaded);
         answer.unwrap_or_else(|_elapsed| Err(FailureKind::DeadlineExceeded.into()))
     }
 
@@ -154,6 +158,18 @@ impl DispatchHandle {
     #[must_use]
     pub fn deadline(&self) -> Duration {
         self.shared.deadline
+    }
+}
+
+/// A web resource that counts as its worker's load until the worker is done with it, not only while its caller waits.
+struct LoadedResource {
+    resource: Arc<dyn WebResource>,
+    _loaded: Loaded,
+}
+
+impl WebResource for LoadedResource {
+    fn respond(&self, request: WebRequest) -> LocalFuture<'_, Result<WebResponse, ModuleError>> {
+        self.resource.respond(request)
     }
 }
 

@@ -3,14 +3,15 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use ganglion_api::Registry;
+
 use super::print;
 use crate::config::Config;
 use crate::ganglion::Ganglion;
-use crate::modules::registry;
 
 /// Loads everything that `serve` would, and says what it would do. Nothing listens, no background call begins.
-pub(super) fn check(file: &Path) -> anyhow::Result<()> {
-    let config = Config::from_file(file, &registry())?;
+pub(super) fn check(file: &Path, registry: &Registry) -> anyhow::Result<()> {
+    let config = Config::from_file(file, registry)?;
     let ganglion = actix_web::rt::System::new().block_on(Ganglion::load(&config))?;
     print(&report(&config, &ganglion))?;
     Ok(())

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ganglion_api::Registry;
 
 /// Hosts the third-party modules of Matrix homeservers.
 #[derive(Debug, Parser)]
@@ -40,14 +41,22 @@ enum Command {
     },
 }
 
-/// Runs the command line of this process.
+/// Runs the command line of this process with these modules: a program of your own with your own modules is one line.
+///
+/// ```no_run
+/// # use std::process::ExitCode;
+/// fn main() -> ExitCode {
+///     // Add yours: .with::<MyModule>("my.Module")
+///     ganglion::cli::run(&ganglion::registry())
+/// }
+/// ```
 ///
 /// Exit codes: 0 done, 1 the config or the start failed, 2 wrong usage.
 #[must_use]
-pub fn run() -> ExitCode {
+pub fn run(registry: &Registry) -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Serve { config } => serve::serve(&config),
-        Command::Check { config } => check::check(&config),
+        Command::Serve { config } => serve::serve(&config, registry),
+        Command::Check { config } => check::check(&config, registry),
         Command::Callbacks { json } => callbacks::print(json),
     };
     match done {

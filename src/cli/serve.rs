@@ -4,17 +4,17 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use ganglion_api::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{logging, print};
 use crate::config::Config;
 use crate::ganglion::Ganglion;
 use crate::http::{Listeners, Server};
-use crate::modules::registry;
 
 /// Serves until a signal says stop. Nothing listens before all modules run.
-pub(super) fn serve(file: &Path) -> anyhow::Result<()> {
-    let config = Config::from_file(file, &registry())?;
+pub(super) fn serve(file: &Path, registry: &Registry) -> anyhow::Result<()> {
+    let config = Config::from_file(file, registry)?;
     logging::start();
     actix_web::rt::System::new().block_on(run(&config))
 }
@@ -34,7 +34,11 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
     }
-    server.drain().await;
+    tokio::select! {
+        () = server.drain() => {}
+        _ = interrupt.recv() => tracing::warn!("SIGINT again: calls that are under way are cut off"),
+        _ = terminate.recv() => tracing::warn!("SIGTERM again: calls that are under way are cut off"),
+    }
     ganglion.shutdown();
     tracing::info!("stopped");
     Ok(())

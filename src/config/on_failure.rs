@@ -45,7 +45,12 @@ fn read_rule(mut section: Section<'_>) -> Option<FailureRule> {
 
 /// One word or a list of words, each understood.
 fn each<T, C: FromIterator<T>>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<C, String> {
-    texts(value)?.into_iter().map(read).collect()
+    let words = texts(value)?;
+    if words.is_empty() {
+        // Nothing named would mean that everything matches: too much for a slip.
+        return Err("expected at least one; leave the key out to match all".into());
+    }
+    words.into_iter().map(read).collect()
 }
 
 fn callback(name: &str) -> Result<&'static CallbackSpec, String> {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::Surface;
 use super::body::read_object;
 use super::callbacks::{args_error, ask_detached};
-use super::error::{HttpError, matrix_body, wrong_method};
+use super::error::{HttpError, matrix_body, nothing_here, wrong_method};
 
 /// Where the dialect is spoken.
 pub(super) const PREFIX: &str = "/_ganglion/antispam/";
@@ -41,6 +41,8 @@ pub(super) fn mount(config: &mut web::ServiceConfig) {
     let callback = web::resource("/_ganglion/antispam/{callback}");
     let wrong_method = web::to(async || wrong_method().await.to_text());
     config.service(callback.route(web::post().to(ask)).default_service(wrong_method));
+    // A slash too many in the client's URL must not deny everything.
+    config.service(web::scope("/_ganglion/antispam").default_service(web::to(async || nothing_here().await.to_text())));
 }
 
 async fn ask(callback: web::Path<String>, payload: web::Payload, surface: web::Data<Surface>) -> HttpResponse {

@@ -12,7 +12,7 @@ const BACKLOG: i32 = 1024;
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("{key}: cannot listen on {address}: {source}")]
+#[error("{key}: cannot listen on {address}")]
 pub struct BindError {
     /// The key of the config.
     pub key: &'static str,

@@ -4,6 +4,7 @@ use ganglion_api::{
     Denial, MatrixError, Module, ModuleApi, ModuleError, OwnedUserId, SpamCheckerCallbacks, UserMayCreateRoom, Verdict,
     WebRequest, WebResponse, json_response, query_parameter,
 };
+use ruma_common::user_id;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -19,11 +20,11 @@ pub struct DemoModule {
 #[derive(Debug, Clone, Deserialize)]
 pub struct DemoConfig {
     #[serde(default = "evil_guy")]
-    deny_user: String,
+    deny_user: OwnedUserId,
 }
 
-fn evil_guy() -> String {
-    "@evilguy:example.com".into()
+fn evil_guy() -> OwnedUserId {
+    user_id!("@evilguy:example.com").to_owned()
 }
 
 impl Module for DemoModule {
@@ -35,7 +36,7 @@ impl Module for DemoModule {
         )?;
         api.register_web_resource(HELLO, Self::hello)?;
         Ok(Self {
-            deny_user: ganglion_api::UserId::parse(config.deny_user)?,
+            deny_user: config.deny_user,
         })
     }
 }

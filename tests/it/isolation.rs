@@ -1,5 +1,7 @@
 //! What a misbehaving module does to its neighbours: nothing.
 
+use std::io::Write as _;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -10,7 +12,7 @@ use ganglion::api::{
 use ganglion::{Ganglion, registry};
 use serde_json::json;
 
-use crate::support::{TestServer, canned, config, config_with, request, with_modules};
+use crate::support::{TestServer, canned, config, config_with, poll_until, request, with_modules};
 
 /// Blocks its thread until the test opens the gate.
 struct Blocks;
@@ -260,5 +262,68 @@ async fn a_deadline_that_passes_just_as_a_denial_comes_never_turns_it_into_a_pas
         let decision = json!(decision.into_json());
         assert_ne!(decision["outcome"]["verdict"], "pass", "{decision}");
         assert_eq!(decision["decided_by"], "denies", "{decision}");
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_does_not_take_its_question_with_it() {
+    let mut slow = canned("slow", &json!({"on_logged_out": {"value": null}}));
+    slow["config"]["delay"] = "50ms".into();
+    let server = TestServer::start(&with_modules(&json!([slow]).to_string()));
+    let body = json!({"user_id": "@bob:example.com", "access_token": "t"}).to_string();
+    let module = server.ganglion.dispatch().modules()[0].clone();
+    let mut client = TcpStream::connect(server.admin).unwrap();
+    let head = "POST /_ganglion/v1/callbacks/on_logged_out HTTP/1.1\r\nHost: localhost\r\n";
+    write!(client, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    poll_until(|| module.snapshot().in_flight == 1);
+    client.shutdown(Shutdown::Both).unwrap();
+    drop(client);
+    poll_until(|| module.snapshot().calls == 1);
+    assert_eq!(module.snapshot().failures, [].into());
+}
+
+/// Connects to the addresses of its config, from its constructor.
+struct Knocks;
+
+#[derive(serde::Deserialize)]
+struct KnocksConfig {
+    addresses: Vec<SocketAddr>,
+}
+
+static KNOCKED: Mutex<Vec<bool>> = Mutex::new(Vec::new());
+
+impl Module for Knocks {
+    type Config = KnocksConfig;
+
+    fn new(config: KnocksConfig, _: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        let open = config
+            .addresses
+            .iter()
+            .map(|address| TcpStream::connect(address).is_ok());
+        KNOCKED.lock().unwrap().extend(open);
+        Ok(Self)
+    }
+}
+
+fn address(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().unwrap()
+}
+
+#[test]
+fn nothing_listens_before_all_modules_run() {
+    // Both are held until both are known, so that they differ.
+    let [http, admin] = [(); 2]
+        .map(|()| TcpListener::bind("127.0.0.1:0").unwrap())
+        .each_ref()
+        .map(address);
+    let modules = json!([{"module": "test.Knocks", "config": {"addresses": [http, admin]}}]);
+    let yaml = with_modules(&modules.to_string())
+        .replacen("127.0.0.1:0", &http.to_string(), 1)
+        .replacen("127.0.0.1:0", &admin.to_string(), 1);
+    let server = TestServer::serve(config_with(&yaml, &registry().with::<Knocks>("test.Knocks")));
+    assert_eq!(*KNOCKED.lock().unwrap(), [false, false]);
+    assert_eq!((server.http, server.admin), (http, admin));
+    for listener in [http, admin] {
+        assert_eq!(request("GET", listener, "/ready", &[], b"").status, 200);
     }
 }

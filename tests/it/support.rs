@@ -203,6 +203,15 @@ pub(crate) fn write(directory: &Path, name: &str, text: &str) -> std::path::Path
     path
 }
 
+/// Polls until something holds; a bound ends a test that would wait for ever.
+pub(crate) fn poll_until(holds: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed().as_secs() < 30, "it never came to hold");
+        std::thread::yield_now();
+    }
+}
+
 /// A decision without what differs from run to run: durations are 0, details are gone.
 pub(crate) fn normalized(mut decision: Value) -> Value {
     for step in decision["steps"].as_array_mut().into_iter().flatten() {

@@ -1,6 +1,5 @@
 //! Password authentication. Source: Synapse's `PasswordAuthProvider`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ruma_common::OwnedUserId;
@@ -77,14 +76,12 @@ category! {
 /// A module's checkers, one for each login type that it declares.
 #[derive(Debug)]
 pub struct LoginTypes<M> {
-    checkers: BTreeMap<LoginType, BoxedFunction<M, AuthCheckers>>,
+    checkers: Vec<(LoginType, BoxedFunction<M, AuthCheckers>)>,
 }
 
 impl<M> Default for LoginTypes<M> {
     fn default() -> Self {
-        Self {
-            checkers: BTreeMap::new(),
-        }
+        Self { checkers: Vec::new() }
     }
 }
 
@@ -106,14 +103,14 @@ impl<M: Send + Sync + 'static> LoginTypes<M> {
             name: name.into(),
             fields: fields.into_iter().map(Into::into).collect(),
         };
-        self.checkers.insert(login_type, BoxedFunction::new(checker));
+        self.checkers.push((login_type, BoxedFunction::new(checker)));
         self
     }
 }
 
 impl<M> LoginTypes<M> {
     pub(crate) fn declared(&self) -> Vec<LoginType> {
-        self.checkers.keys().cloned().collect()
+        self.checkers.iter().map(|(login_type, _)| login_type.clone()).collect()
     }
 }
 
@@ -137,12 +134,15 @@ impl<M: Send + Sync + 'static> PasswordAuthProviderCallbacks<M> {
 
 struct Checkers<M> {
     module: Arc<M>,
-    checkers: BTreeMap<LoginType, BoxedFunction<M, AuthCheckers>>,
+    checkers: Vec<(LoginType, BoxedFunction<M, AuthCheckers>)>,
 }
 
 impl<M> Checkers<M> {
     fn find(&self, login_type: &str) -> Option<(&LoginType, &BoxedFunction<M, AuthCheckers>)> {
-        self.checkers.iter().find(|(declared, _)| declared.name == login_type)
+        self.checkers
+            .iter()
+            .find(|(declared, _)| declared.name == login_type)
+            .map(|(declared, checker)| (declared, checker))
     }
 }
 

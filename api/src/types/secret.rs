@@ -78,3 +78,18 @@ json_object! {
         body_base64: super::MediaFile,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_shown_and_goes_out_as_it_is() {
+        let args = json!({"username": "bob", "login_type": "m.login.password", "login_dict": {"password": "hunter2"}});
+        let args = crate::AuthCheckers::from_json(args, &JsonPath::Root).unwrap();
+        assert!(!format!("{args:?}").contains("hunter2"), "{args:?}");
+        assert_eq!(json!(args)["login_dict"]["password"], "hunter2");
+    }
+}
