@@ -237,6 +237,20 @@ fn a_body_that_lacks_a_field_or_has_a_wrong_one_is_400_in_text() {
 }
 
 #[test]
+fn a_slash_too_many_in_the_client_s_url_denies_nothing() {
+    let server = answering(&json!({"verdict": "pass"}));
+    let body = br#"{"user_id": "@bob:example.com"}"#;
+    for path in [
+        "/",
+        "//user_may_create_room",
+        "/user_may_create_room/",
+        "/a/user_may_create_room",
+    ] {
+        fails(&server.post(&format!("/_ganglion/antispam{path}"), body), 404);
+    }
+}
+
+#[test]
 fn another_method_is_405_and_a_body_over_the_limit_413_in_text() {
     let yaml = with_modules("[]").replace("admin: {", "admin: {max_body: 100B, ");
     let server = TestServer::start(&yaml);

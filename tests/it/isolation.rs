@@ -71,7 +71,7 @@ fn with_a_blocked_worker_health_is_answered_deadlines_hold_and_others_are_asked(
         canned("after", &json!({"user_may_create_room": {"verdict": "pass"}})),
         canned("neighbour", &json!({"user_may_publish_room": {"verdict": "deny"}})),
     ]);
-    let yaml = with_modules(&modules.to_string()).replace("workers: 2", "workers: 2, deadline: 100ms");
+    let yaml = with_modules(&modules.to_string()).replace("workers: 2", "workers: 2, deadline: 500ms");
     let server = TestServer::serve(config_with(&yaml, &registry().with::<Blocks>("test.Blocks")));
     let create = json!({"user_id": "@bob:example.com"});
 
