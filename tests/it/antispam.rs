@@ -62,7 +62,9 @@ fn answering(answer: &Value) -> TestServer {
         .map(|(name, _)| (name.to_owned(), answer.clone()))
         .collect();
     let mut module = canned("a", &answers);
-    module["call_timeout"] = "20ms".into();
+    if answer["fail"] == "hang" {
+        module["call_timeout"] = "20ms".into();
+    }
     TestServer::start(&with_modules(&json!([module]).to_string()))
 }
 

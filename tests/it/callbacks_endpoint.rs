@@ -263,7 +263,8 @@ fn a_body_over_the_limit_is_refused_whether_its_length_was_announced_or_not() {
 
     let chunk = format!("40\r\n{}\r\n", "x".repeat(0x40));
     let chunked = format!(
-        "POST {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n",
+        "POST {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+         {chunk}{chunk}0\r\n\r\n",
         path("user_may_create_room")
     );
     let answer = raw(server.admin, chunked.as_bytes());

@@ -5,6 +5,7 @@
 mod access;
 mod antispam;
 mod callbacks_endpoint;
+mod cli;
 mod combine;
 mod config;
 mod golden;

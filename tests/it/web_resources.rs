@@ -99,10 +99,7 @@ impl Unusual {
     }
 
     async fn hang(&self, _: WebRequest) -> Result<WebResponse, ModuleError> {
-        Ok(json_response(
-            200,
-            &std::future::pending::<Infallible>().await.to_string(),
-        )?)
+        match std::future::pending::<Infallible>().await {}
     }
 }
 
@@ -344,10 +341,15 @@ fn a_module_s_own_error_keeps_its_status_and_fields() {
 
 #[test]
 fn a_module_that_fails_gives_an_error_that_says_nothing_and_no_hung_socket() {
-    let server = serve(&json!([{"module": "test.Unusual", "call_timeout": "50ms"}]));
-    for _ in 0..3 {
-        for (path, status) in [("error", 500), ("panic", 500), ("hang", 504)] {
-            let answer = get(&server, &format!("/_synapse/client/unusual/{path}"));
+    let server = serve(&json!([{"module": "test.Unusual"}]));
+    let impatient = serve(&json!([{"module": "test.Unusual", "call_timeout": "50ms"}]));
+    for (server, path, status) in [
+        (&server, "error", 500),
+        (&server, "panic", 500),
+        (&impatient, "hang", 504),
+    ] {
+        for _ in 0..3 {
+            let answer = get(server, &format!("/_synapse/client/unusual/{path}"));
             assert_eq!(answer.status, status, "{path}: {answer:?}");
             assert_eq!(
                 answer.json(),
