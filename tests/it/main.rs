@@ -8,6 +8,8 @@ mod callbacks_endpoint;
 mod cli;
 mod combine;
 mod config;
+mod config_refused;
+mod fuzz;
 mod golden;
 mod isolation;
 mod order;
