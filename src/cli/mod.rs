@@ -55,8 +55,8 @@ enum Command {
 #[must_use]
 pub fn run(registry: &Registry) -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Serve { config } => serve::serve(&config, registry),
-        Command::Check { config } => check::check(&config, registry),
+        Command::Serve { config } => logged(|| serve::serve(&config, registry)),
+        Command::Check { config } => logged(|| check::check(&config, registry)),
         Command::Callbacks { json } => callbacks::print(json),
     };
     match done {
@@ -66,6 +66,12 @@ pub fn run(registry: &Registry) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Logs from the first line of the config on: a module may panic while it reads its part.
+fn logged<T>(command: impl FnOnce() -> T) -> T {
+    logging::start();
+    command()
 }
 
 #[expect(clippy::print_stderr, reason = "the command line's error")]

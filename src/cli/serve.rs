@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use ganglion_api::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{logging, print};
+use super::print;
 use crate::config::Config;
 use crate::ganglion::Ganglion;
 use crate::http::{Listeners, Server};
@@ -15,7 +15,6 @@ use crate::http::{Listeners, Server};
 /// Serves until a signal says stop. Nothing listens before all modules run.
 pub(super) fn serve(file: &Path, registry: &Registry) -> anyhow::Result<()> {
     let config = Config::from_file(file, registry)?;
-    logging::start();
     actix_web::rt::System::new().block_on(run(&config))
 }
 
