@@ -7,8 +7,9 @@ use tracing_subscriber::EnvFilter;
 
 /// Logs from here on; `RUST_LOG` says what, `info` by default.
 pub(super) fn start() {
-    // actix's own start-up lines say what ours say.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,actix_server=warn"));
+    // actix's own start-up lines say what ours say, and strangers need not write errors into the log.
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,actix_server=warn,actix_http=off"));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)

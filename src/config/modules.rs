@@ -94,7 +94,7 @@ fn read_module(mut section: Section<'_>, registry: &Registry) -> Option<Unnamed>
     let id = section.optional("id", module_id);
     let enabled = section.or("enabled", true, value::flag);
     let config_place = section.path("config");
-    let config = section.take("config").filter(|config| !is_falsy(config));
+    let config = section.take("config").filter(|config| enabled && !is_falsy(config));
     let config = config.map_or_else(
         || Ok(serde_json::json!({})),
         |config| yaml::to_json(&config, &config_place),

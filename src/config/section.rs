@@ -143,7 +143,7 @@ impl<'p> Section<'p> {
 
     /// A key that the design has and this version does not; no misspelt one is told to be it.
     pub(super) fn later(&mut self, key: &'static str, what: &str) {
-        if self.entries.remove(key).is_some() {
+        if self.entries.remove(key).is_some_and(|value| !value.is_null()) {
             self.problems
                 .push(self.path(key), format!("not in this version: it will come with {what}"));
         }

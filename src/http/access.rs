@@ -20,6 +20,8 @@ pub(super) async fn check(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<EitherBody<impl MessageBody + 'static>>, Error> {
     let allowed = match surface.listener {
+        // actix takes the body of such a request for a stream without an end.
+        _ if request.head().upgrade() => Err(HttpError::bad_request("M_UNKNOWN", "upgrades are not supported")),
         Listener::Http => Ok(()),
         Listener::Admin => allow(&request, surface.token.as_ref()),
     };

@@ -10,7 +10,9 @@ use super::error::HttpError;
 pub(super) fn mount(config: &mut web::ServiceConfig) {
     config
         .route("/health", web::get().to(health))
-        .route("/ready", web::get().to(ready));
+        .route("/health", web::head().to(health))
+        .route("/ready", web::get().to(ready))
+        .route("/ready", web::head().to(ready));
 }
 
 /// The process runs.

@@ -149,6 +149,16 @@ fn answer<C: Callback>(config: &CannedConfig) -> Result<Option<Answer<C::Answer>
         return Ok(None);
     };
     let refuse = |message: String| ConfigError::at(format!("answers.{}", C::SPEC.name), message);
+    if let Some(keys) = answer.as_object() {
+        let known = known_keys::<C>(answer);
+        if let Some(unknown) = keys.keys().find(|key| !known.contains(&key.as_str())) {
+            // Read as absent, a slip would turn a denial into a pass.
+            return Err(refuse(format!(
+                "unknown key {unknown}{}",
+                near(unknown, known.iter().copied())
+            )));
+        }
+    }
     if let Some(fail) = answer.get("fail") {
         return failure(fail, answer)
             .map(Some)
@@ -157,6 +167,19 @@ fn answer<C: Callback>(config: &CannedConfig) -> Result<Option<Answer<C::Answer>
     C::read_answer(answer.clone())
         .map(|value| Some(Answer::Value(value)))
         .map_err(|error| refuse(error.to_string()))
+}
+
+/// The keys that an answer may have.
+fn known_keys<C: Callback>(answer: &Value) -> &'static [&'static str] {
+    if answer.get("status").is_some() {
+        &["fail", "status", "errcode", "error", "fields"]
+    } else if answer.get("fail").is_some() {
+        &["fail", "status"]
+    } else if C::SPEC.combine.has_deny_verdict() {
+        &["verdict", "errcode", "error", "fields", "event", "request_content"]
+    } else {
+        &["value"]
+    }
 }
 
 fn failure<A>(fail: &Value, answer: &Value) -> Result<Answer<A>, &'static str> {

@@ -25,7 +25,7 @@ fn refused_with(yaml: &str) -> String {
 
 /// The problems of one entry of `modules`, the second one.
 #[track_caller]
-pub(crate) fn refused_module(entry: &str) -> String {
+fn refused_module(entry: &str) -> String {
     refused_with(&format!("modules: [{{module: demo.DemoModule}}, {entry}]"))
 }
 
@@ -312,7 +312,7 @@ fn what_is_still_to_come_is_not_in_this_version() {
     assert_snapshot!(refused_with("
 admin: {tokens: []}
 dispatch: {max_depth: 8}
-cache: {idle: null}
+cache: {idle: 1h}
 wire: {socket: x}
 on_failure: [{origin: federated, then: pass}]
 modules:
@@ -486,4 +486,22 @@ fn every_problem_is_said_at_once() {
             "what"
         ]
     );
+}
+
+#[test]
+fn a_slip_in_a_canned_answer_is_no_silent_pass() {
+    let answers = |answers: &str| {
+        refused_module(&format!(
+            "{{module: ganglion.modules.Canned, config: {{answers: {{{answers}}}}}}}"
+        ))
+    };
+    assert_snapshot!(answers("is_user_expired: {verdict: deny}"), @"g.yaml: modules[1].config.answers.is_user_expired: unknown key verdict");
+    assert_snapshot!(answers("user_may_invite: {verdict: deny, eror: x}"), @"g.yaml: modules[1].config.answers.user_may_invite: unknown key eror, did you mean error?");
+    assert_snapshot!(answers("check_can_shutdown_room: {fail: error, staus: 403}"), @"g.yaml: modules[1].config.answers.check_can_shutdown_room: unknown key staus, did you mean status?");
+}
+
+#[test]
+fn a_null_is_the_same_as_an_absent_key_for_keys_to_come_too() {
+    let config = accepted("{server_name: a.b, wire: null, modules: [{module: demo.DemoModule, breaker: null}]}");
+    assert!(config.modules[0].is_enabled());
 }
