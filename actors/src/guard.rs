@@ -21,6 +21,8 @@ pub(crate) async fn guarded<T>(
     until: Instant,
     stop: &CancellationToken,
 ) -> Result<T, CallFailure> {
+    // The text of a module's error is the module's code too, so it is taken under the guard.
+    let call = async { call.await.map_err(CallFailure::from) };
     let call = pin!(timeout_at(until, AssertUnwindSafe(call).catch_unwind()));
     let Either::Left((ended, _)) = select(call, pin!(stop.cancelled())).await else {
         return Err(FailureKind::NotRunning.into());
@@ -28,7 +30,7 @@ pub(crate) async fn guarded<T>(
     match ended {
         // An error that came too late decides as little as an answer.
         Ok(Ok(_late)) if Instant::now() > until => Err(FailureKind::DeadlineExceeded.into()),
-        Ok(Ok(answer)) => answer.map_err(CallFailure::from),
+        Ok(Ok(answer)) => answer,
         Ok(Err(panic)) => Err(CallFailure::new(FailureKind::Panicked, panic_text(&*panic))),
         Err(_elapsed) => Err(FailureKind::DeadlineExceeded.into()),
     }

@@ -152,7 +152,9 @@ impl<C: Routed, H> Chain<C, H> {
             ..
         } = failure;
         let result = StepResult::Failed(kind);
-        if let Some(mut error) = matrix.filter(|_| C::SPEC.on_failure.passes_matrix_errors()) {
+        if let Some(mut error) =
+            matrix.filter(|error| C::SPEC.on_failure.passes_matrix_errors() && is_error(error.status))
+        {
             let notes = clean_error(&mut error);
             self.warn(&notes);
             for note in notes {
@@ -223,6 +225,11 @@ impl<C: Routed, H> Chain<C, H> {
             steps,
         });
     }
+}
+
+/// Whether a status says that something failed; a module's error with another one is a failure like any other.
+fn is_error(status: u16) -> bool {
+    (400..=599).contains(&status)
 }
 
 /// The decision about a callback that nobody subscribed to: the neutral one.
