@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ganglion_api::RECOMMENDED_NAMESPACE;
 use ganglion_dispatcher::DispatchHandle;
 
 /// The warnings about modules that were loaded together.
@@ -24,7 +25,7 @@ pub(crate) fn of(dispatch: &DispatchHandle) -> Vec<String> {
     warnings.extend(resources.outside_namespace().map(|mounted| {
         let module = mounted.module.id();
         format!(
-            "module {module}: its web resource {} is outside of /_synapse/client",
+            "module {module}: its web resource {} is outside of {RECOMMENDED_NAMESPACE}",
             mounted.path
         )
     }));

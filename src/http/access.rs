@@ -8,6 +8,7 @@ use actix_web::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use actix_web::http::{StatusCode, Uri};
 use actix_web::middleware::Next;
 use actix_web::{Error, ResponseError as _, web};
+use ganglion_api::is_at_or_below;
 
 use super::error::HttpError;
 use super::{Listener, Surface, antispam};
@@ -28,7 +29,7 @@ pub(super) async fn check(
     match allowed {
         Ok(()) => next.call(request).await.map(ServiceResponse::map_into_left_body),
         Err(error) => {
-            let antispam = request.path().starts_with(antispam::PREFIX);
+            let antispam = is_at_or_below(request.path(), antispam::SCOPE);
             let response = if antispam {
                 error.to_text()
             } else {

@@ -17,7 +17,7 @@ use super::callbacks::{args_error, ask_detached};
 use super::error::{HttpError, matrix_body, nothing_here, wrong_method};
 
 /// Where the dialect is spoken.
-pub(super) const PREFIX: &str = "/_ganglion/antispam/";
+pub(super) const SCOPE: &str = "/_ganglion/antispam";
 
 /// The callbacks of the dialect.
 const CALLBACKS: [&str; 11] = [
@@ -38,11 +38,13 @@ const CALLBACKS: [&str; 11] = [
 const MAX_WARNED: usize = 64;
 
 pub(super) fn mount(config: &mut web::ServiceConfig) {
-    let callback = web::resource("/_ganglion/antispam/{callback}");
     let wrong_method = web::to(async || wrong_method().await.to_text());
-    config.service(callback.route(web::post().to(ask)).default_service(wrong_method));
+    let callback = web::resource("/{callback}")
+        .route(web::post().to(ask))
+        .default_service(wrong_method);
     // A slash too many in the client's URL must not deny everything.
-    config.service(web::scope("/_ganglion/antispam").default_service(web::to(async || nothing_here().await.to_text())));
+    let nothing_here = web::to(async || nothing_here().await.to_text());
+    config.service(web::scope(SCOPE).service(callback).default_service(nothing_here));
 }
 
 async fn ask(callback: web::Path<String>, payload: web::Payload, surface: web::Data<Surface>) -> HttpResponse {
