@@ -137,6 +137,11 @@ impl ModuleError {
     pub fn message(text: impl Into<String>) -> Self {
         Self::Other(Arc::from(Box::<dyn Error + Send + Sync>::from(text.into())))
     }
+
+    /// The module's instance is not there.
+    pub(crate) fn not_running() -> Self {
+        Self::message("the module is not running")
+    }
 }
 
 impl fmt::Display for ModuleError {

@@ -94,7 +94,7 @@ impl<M> Clone for Instance<M> {
 impl<M> Instance<M> {
     fn get(&self) -> Result<Arc<M>, ModuleError> {
         let instance = self.0.get().and_then(Weak::upgrade);
-        instance.ok_or_else(|| ModuleError::message("the module is not running"))
+        instance.ok_or_else(ModuleError::not_running)
     }
 }
 
@@ -133,6 +133,31 @@ pub struct Registered {
     pub callbacks: Vec<Registration>,
     /// The web resources, in the order of registration.
     pub resources: Vec<(ResourcePath, Arc<dyn WebResource>)>,
+}
+
+impl Registered {
+    /// The same registrations without the module: see [`Registration::vacated`].
+    #[must_use]
+    pub fn vacated(&self) -> Self {
+        let vacant: Arc<dyn WebResource> = Arc::new(VacantResource);
+        Self {
+            callbacks: self.callbacks.iter().map(Registration::vacated).collect(),
+            resources: self
+                .resources
+                .iter()
+                .map(|(path, _)| (path.clone(), Arc::clone(&vacant)))
+                .collect(),
+        }
+    }
+}
+
+/// Stands at a path for a web resource whose module is gone.
+struct VacantResource;
+
+impl WebResource for VacantResource {
+    fn respond(&self, _request: WebRequest) -> LocalFuture<'_, Result<WebResponse, ModuleError>> {
+        Box::pin(async { Err(ModuleError::not_running()) })
+    }
 }
 
 impl<M: Send + Sync + 'static> ModuleApi<M> {

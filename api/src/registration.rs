@@ -147,6 +147,15 @@ impl<M: Send + Sync, C: Callback> Subscriber<C> for Bound<M, C> {
     }
 }
 
+/// Stands on a route for a function whose module is gone.
+struct Vacant;
+
+impl<C: Callback> Subscriber<C> for Vacant {
+    fn call<'a>(&'a self, _args: &'a C) -> LocalFuture<'a, Result<C::Answer, ModuleError>> {
+        Box::pin(async { Err(ModuleError::not_running()) })
+    }
+}
+
 type Bind<M> = Box<dyn FnOnce(Arc<M>, usize) -> Registration + Send>;
 
 /// Functions of a module that answer callbacks of any category, for modules that learn only at run time which ones they
@@ -223,7 +232,8 @@ impl<M: Send + Sync + 'static> CallbackSet<M> {
         if C::INDEX == AuthCheckers::INDEX {
             self.refused = Some(RegistrationError::NoLoginTypes);
         }
-        self.push::<C>(Vec::new(), move |module| Arc::new(Bound { module, function }));
+        let vacant = Arc::new(Vacant);
+        self.push::<C>(Vec::new(), vacant, move |module| Arc::new(Bound { module, function }));
         self
     }
 
@@ -237,13 +247,15 @@ impl<M: Send + Sync + 'static> CallbackSet<M> {
                 name: twice.name.clone(),
             });
         }
-        self.push::<AuthCheckers>(declared, move |module| login_types.bind(module));
+        let vacant = LoginTypes::<M>::vacant(declared.clone());
+        self.push::<AuthCheckers>(declared, vacant, move |module| login_types.bind(module));
         self
     }
 
     fn push<C: Callback>(
         &mut self,
         login_types: Vec<LoginType>,
+        vacant: Arc<dyn Subscriber<C>>,
         bind: impl FnOnce(Arc<M>) -> Arc<dyn Subscriber<C>> + Send + 'static,
     ) {
         self.specs.push(&C::SPEC);
@@ -252,7 +264,8 @@ impl<M: Send + Sync + 'static> CallbackSet<M> {
             group,
             spec: &C::SPEC,
             login_types,
-            subscriber: Box::new(bind(module)),
+            subscriber: Arc::new(bind(module)),
+            vacant: Arc::new(vacant),
         }));
     }
 }
@@ -263,7 +276,9 @@ pub struct Registration {
     group: usize,
     spec: &'static CallbackSpec,
     login_types: Vec<LoginType>,
-    subscriber: Box<dyn Any + Send + Sync>,
+    // Both are an `Arc<dyn Subscriber<C>>` of the callback at `index`.
+    subscriber: Arc<dyn Any + Send + Sync>,
+    vacant: Arc<dyn Any + Send + Sync>,
 }
 
 impl Registration {
@@ -295,6 +310,22 @@ impl Registration {
     #[must_use]
     pub fn subscriber<C: Callback>(&self) -> Option<Arc<dyn Subscriber<C>>> {
         self.subscriber.downcast_ref::<Arc<dyn Subscriber<C>>>().cloned()
+    }
+}
+
+impl Registration {
+    /// The same registration without the module: it keeps its place on the route while the module is re-created or out of
+    /// service, and nothing of the module alive. Its subscriber is concerned with the same arguments and answers none.
+    #[must_use]
+    pub fn vacated(&self) -> Self {
+        Self {
+            index: self.index,
+            group: self.group,
+            spec: self.spec,
+            login_types: self.login_types.clone(),
+            subscriber: Arc::clone(&self.vacant),
+            vacant: Arc::clone(&self.vacant),
+        }
     }
 }
 

@@ -109,6 +109,11 @@ impl<M: Send + Sync + 'static> LoginTypes<M> {
 }
 
 impl<M> LoginTypes<M> {
+    /// Stands on a route for checkers whose module is gone.
+    pub(crate) fn vacant(declared: Vec<LoginType>) -> Arc<dyn Subscriber<AuthCheckers>> {
+        Arc::new(VacantCheckers(declared))
+    }
+
     pub(crate) fn declared(&self) -> Vec<LoginType> {
         self.checkers.iter().map(|(login_type, _)| login_type.clone()).collect()
     }
@@ -166,19 +171,34 @@ impl<M: Send + Sync + 'static> Subscriber<AuthCheckers> for Checkers<M> {
     }
 
     fn concern(&self, args: &AuthCheckers) -> Result<Concern, JsonError> {
-        let Some((declared, _)) = self.find(&args.login_type) else {
-            return Ok(Concern::Skipped);
-        };
-        match declared
-            .fields
-            .iter()
-            .find(|field| !args.login_dict.expose().contains_key(*field))
-        {
-            Some(field) => Err(JsonError::missing(&JsonPath::Key(
-                &JsonPath::Key(&JsonPath::Root, "login_dict"),
-                field,
-            ))),
-            None => Ok(Concern::Asked),
-        }
+        concern(self.find(&args.login_type).map(|(declared, _)| declared), args)
+    }
+}
+
+/// Declared login types without their checkers.
+struct VacantCheckers(Vec<LoginType>);
+
+impl Subscriber<AuthCheckers> for VacantCheckers {
+    fn call<'a>(&'a self, _args: &'a AuthCheckers) -> LocalFuture<'a, Result<Option<AuthenticatedUser>, ModuleError>> {
+        Box::pin(async { Err(ModuleError::not_running()) })
+    }
+
+    fn concern(&self, args: &AuthCheckers) -> Result<Concern, JsonError> {
+        concern(self.0.iter().find(|declared| declared.name == args.login_type), args)
+    }
+}
+
+/// Whether a login concerns a module that declared this for its type, and has the fields that were declared.
+fn concern(declared: Option<&LoginType>, args: &AuthCheckers) -> Result<Concern, JsonError> {
+    let Some(declared) = declared else {
+        return Ok(Concern::Skipped);
+    };
+    let login_dict = args.login_dict.expose();
+    match declared.fields.iter().find(|field| !login_dict.contains_key(*field)) {
+        Some(field) => Err(JsonError::missing(&JsonPath::Key(
+            &JsonPath::Key(&JsonPath::Root, "login_dict"),
+            field,
+        ))),
+        None => Ok(Concern::Asked),
     }
 }
