@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ganglion_actors::{CacheDefaults, ModuleSpec, WorkerThreads};
+use ganglion_actors::{CacheDefaults, ModuleCommand, ModuleSnapshot, ModuleSpec, Refused, WorkerThreads};
 use ganglion_api::NotConnected;
 use ganglion_dispatcher::{
     AskError, Decision, DispatchHandle, DispatchPlan, Dispatching, JsonDecision, PlannedModule, Routed, StartError,
@@ -22,6 +22,18 @@ pub struct Ganglion {
     handle: DispatchHandle,
     // Kept for its drop, and stopped by hand.
     dispatching: Arc<Mutex<Dispatching>>,
+}
+
+/// Why a command was not followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// No module has this id.
+    #[error("no module has this id")]
+    UnknownModule,
+    /// The module cannot follow it in its state.
+    #[error(transparent)]
+    Refused(#[from] Refused),
 }
 
 impl fmt::Debug for Ganglion {
@@ -86,6 +98,15 @@ impl Ganglion {
         warnings::of(&self.handle)
     }
 
+    /// Lets an operator's command act on the module with this id. See [`ModuleHandle::command`](ganglion_actors::ModuleHandle::command).
+    ///
+    /// # Errors
+    /// There is no such module, or it cannot follow the command in its state.
+    pub async fn command(&self, module: &str, command: ModuleCommand) -> Result<ModuleSnapshot, CommandError> {
+        let module = self.handle.module(module).ok_or(CommandError::UnknownModule)?;
+        Ok(module.command(command).await?)
+    }
+
     /// Stops every module at once; calls that wait or run fail as `not_running`. To drain, stop asking first.
     pub fn shutdown(&self) {
         self.lock().stop();
@@ -97,18 +118,20 @@ impl Ganglion {
 }
 
 fn plan(config: &Config) -> DispatchPlan {
-    let planned = config.modules.iter().filter_map(|module| {
-        Some(PlannedModule {
-            spec: ModuleSpec {
-                id: module.id.clone(),
-                path: module.path.clone(),
-                factory: module.factory.clone()?,
-                config: module.config.clone(),
-                limits: module.limits,
-            },
-            priority: module.priority,
-            on_failure: module.on_failure.clone(),
-        })
+    let planned = config.modules.iter().map(|module| PlannedModule {
+        spec: ModuleSpec {
+            id: module.id.clone(),
+            path: module.path.clone(),
+            enabled: module.enabled,
+            factory: module.factory.clone(),
+            config: module.config.clone(),
+            tier: module.tier,
+            limits: module.limits,
+            breaker: module.breaker,
+            restart: module.restart,
+        },
+        priority: module.priority,
+        on_failure: module.on_failure.clone(),
     });
     DispatchPlan {
         server_name: config.server_name.clone(),

@@ -9,14 +9,59 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ganglion_api::FailureKind;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// The permits of one module that are out on one thread.
+///
+/// When the thread is given up they come back at once: what runs there may never end, and is never answered.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    permits: Arc<Semaphore>,
+    out: AtomicUsize,
+}
+
+impl Ledger {
+    /// Set once the permits were given back.
+    const RECLAIMED: usize = 1 << (usize::BITS - 1);
+
+    /// Counts a permit that is on its way to the thread.
+    fn lend(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Permit {
+        let reclaimed = self.out.fetch_add(1, Ordering::AcqRel) & Self::RECLAIMED != 0;
+        Permit {
+            ledger: (!reclaimed).then(|| Arc::clone(self)),
+            permit: Some(permit),
+        }
+    }
+
+    /// Gives the permits back that are out.
+    pub(crate) fn reclaim(&self) {
+        let out = self.out.fetch_or(Self::RECLAIMED, Ordering::AcqRel);
+        if out & Self::RECLAIMED == 0 {
+            self.permits.add_permits(out);
+        }
+    }
+}
 
 /// The right to have one call running. It is given back when it is dropped.
 #[derive(Debug)]
-pub struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub(crate) struct Permit {
+    ledger: Option<Arc<Ledger>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
 
-/// The permits of one module, over all workers.
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let Some(ledger) = &self.ledger else { return };
+        let reclaimed = ledger.out.fetch_sub(1, Ordering::AcqRel) & Ledger::RECLAIMED != 0;
+        if reclaimed && let Some(permit) = self.permit.take() {
+            permit.forget();
+        }
+    }
+}
+
+/// The permits of one module, over all threads.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     permits: Arc<Semaphore>,
     max_in_flight: usize,
     waiting: AtomicUsize,
@@ -34,8 +79,7 @@ impl Drop for Waiting<'_> {
 
 impl Admission {
     /// At most `max_in_flight` calls run and at most `mailbox` wait.
-    #[must_use]
-    pub fn new(max_in_flight: usize, mailbox: usize) -> Self {
+    pub(crate) fn new(max_in_flight: usize, mailbox: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(max_in_flight)),
             max_in_flight,
@@ -44,17 +88,30 @@ impl Admission {
         }
     }
 
-    /// A permit, waited for until `until`, first come, first served.
+    /// A ledger for one thread.
+    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+        Arc::new(Ledger {
+            permits: Arc::clone(&self.permits),
+            out: AtomicUsize::new(0),
+        })
+    }
+
+    /// A permit for a call on the ledger's thread, waited for until `until`, first come, first served.
     ///
     /// # Errors
-    /// `overloaded` if too many wait already or none came free in time; `not_running` once admission is closed, at
-    /// once for those who wait.
+    /// `overloaded` if too many wait already or none came free in time; `not_running` once admission is closed or the
+    /// module's incarnation `retired`, at once for those who wait.
     ///
     /// # Cancellation
     /// Dropping the future gives the place up.
-    pub async fn admit(&self, until: Instant) -> Result<Permit, FailureKind> {
+    pub(crate) async fn admit(
+        &self,
+        ledger: &Arc<Ledger>,
+        until: Instant,
+        retired: &CancellationToken,
+    ) -> Result<Permit, FailureKind> {
         match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => return Ok(Permit(permit)),
+            Ok(permit) => return Ok(ledger.lend(permit)),
             Err(TryAcquireError::Closed) => return Err(FailureKind::NotRunning),
             Err(TryAcquireError::NoPermits) => {}
         }
@@ -63,27 +120,26 @@ impl Admission {
             return Err(FailureKind::Overloaded);
         }
         let _waiting = Waiting(&self.waiting);
-        match timeout_at(until, Arc::clone(&self.permits).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Permit(permit)),
-            Ok(Err(_closed)) => Err(FailureKind::NotRunning),
-            Err(_elapsed) => Err(FailureKind::Overloaded),
+        let permit = timeout_at(until, Arc::clone(&self.permits).acquire_owned());
+        match retired.run_until_cancelled(permit).await {
+            Some(Ok(Ok(permit))) => Ok(ledger.lend(permit)),
+            Some(Ok(Err(_))) | None => Err(FailureKind::NotRunning),
+            Some(Err(_elapsed)) => Err(FailureKind::Overloaded),
         }
     }
 
     /// Admits nobody any more, and sends away those who wait.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.permits.close();
     }
 
-    /// How many calls run.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
+    /// How many calls run; those on threads that were given up do not count.
+    pub(crate) fn in_flight(&self) -> usize {
         self.max_in_flight.saturating_sub(self.permits.available_permits())
     }
 
     /// How many wait.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 }
@@ -94,45 +150,85 @@ mod tests {
 
     use super::*;
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(1)
+    /// An admission with one thread.
+    struct One(Admission, Arc<Ledger>, CancellationToken);
+
+    impl One {
+        fn new(max_in_flight: usize, mailbox: usize) -> Self {
+            let admission = Admission::new(max_in_flight, mailbox);
+            let ledger = admission.ledger();
+            Self(admission, ledger, CancellationToken::new())
+        }
+
+        async fn admit(&self) -> Result<Permit, FailureKind> {
+            let soon = Instant::now() + Duration::from_secs(1);
+            self.0.admit(&self.1, soon, &self.2).await
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_mailbox_is_overloaded_at_once_and_a_late_permit_after_the_budget() {
-        let admission = Admission::new(1, 1);
-        let permit = admission.admit(soon()).await.unwrap();
-        let (waits, refused) = tokio::join!(admission.admit(soon()), async {
+        let admission = One::new(1, 1);
+        let permit = admission.admit().await.unwrap();
+        let (waits, refused) = tokio::join!(admission.admit(), async {
             let begun = Instant::now();
-            let refused = admission.admit(soon()).await;
+            let refused = admission.admit().await;
             assert_eq!(begun.elapsed(), Duration::ZERO);
             refused
         });
         assert_eq!(refused.unwrap_err(), FailureKind::Overloaded);
         assert_eq!(waits.unwrap_err(), FailureKind::Overloaded);
         drop(permit);
-        assert_eq!((admission.in_flight(), admission.waiting()), (0, 0));
+        assert_eq!((admission.0.in_flight(), admission.0.waiting()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn closing_sends_away_those_who_wait() {
-        let admission = Admission::new(1, 10);
-        let _permit = admission.admit(soon()).await.unwrap();
-        let (waits, ()) = tokio::join!(admission.admit(soon()), async { admission.close() });
+        let admission = One::new(1, 10);
+        let _permit = admission.admit().await.unwrap();
+        let (waits, ()) = tokio::join!(admission.admit(), async { admission.0.close() });
         assert_eq!(waits.unwrap_err(), FailureKind::NotRunning);
-        assert_eq!(admission.admit(soon()).await.unwrap_err(), FailureKind::NotRunning);
+        assert_eq!(admission.admit().await.unwrap_err(), FailureKind::NotRunning);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_who_gives_up_leaves_its_place() {
-        let admission = Admission::new(1, 1);
-        let permit = admission.admit(soon()).await.unwrap();
-        let mut waits = Box::pin(admission.admit(soon()));
+        let admission = One::new(1, 1);
+        let permit = admission.admit().await.unwrap();
+        let mut waits = Box::pin(admission.admit());
         assert!(futures_util::poll!(&mut waits).is_pending());
-        assert_eq!(admission.waiting(), 1);
+        assert_eq!(admission.0.waiting(), 1);
         drop(waits);
-        assert_eq!(admission.waiting(), 0);
+        assert_eq!(admission.0.waiting(), 0);
         drop(permit);
-        assert!(admission.admit(soon()).await.is_ok());
+        assert!(admission.admit().await.is_ok());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn retiring_sends_away_those_who_wait() {
+        let admission = One::new(1, 10);
+        let _permit = admission.admit().await.unwrap();
+        let (waits, ()) = tokio::join!(admission.admit(), async { admission.2.cancel() });
+        assert_eq!(waits.unwrap_err(), FailureKind::NotRunning);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn permits_on_a_thread_that_is_given_up_come_back_once() {
+        let admission = One::new(3, 0);
+        let elsewhere = admission.0.ledger();
+        let soon = Instant::now() + Duration::from_secs(1);
+        let kept = admission.0.admit(&elsewhere, soon, &admission.2).await.unwrap();
+        let ended = admission.admit().await.unwrap();
+        let stuck = admission.admit().await.unwrap();
+        drop(ended);
+        admission.1.reclaim();
+        admission.1.reclaim();
+        assert_eq!(admission.0.in_flight(), 1);
+        // The stuck call ends after all, and one more ran into the same thread: neither changes the count.
+        let late = admission.admit().await.unwrap();
+        assert_eq!(admission.0.in_flight(), 2);
+        drop((stuck, late));
+        assert_eq!(admission.0.in_flight(), 1);
+        drop(kept);
+        assert_eq!(admission.0.in_flight(), 0);
     }
 }

@@ -1,28 +1,59 @@
-//! Background calls of modules.
+//! Background calls of modules: their clocks are on the control thread, their runs on the module's home.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use actix::ArbiterHandle;
-use futures_util::FutureExt as _;
-use ganglion_api::{BackgroundTask, CancelBackgroundCall, Schedule};
-use tokio::sync::watch;
+use ganglion_api::{BackgroundTask, CancelBackgroundCall, ModuleError, Schedule};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::guard::panic_text;
+use crate::guard::{Panic, guarded_now, poll_guarded};
+use crate::incarnation::Incarnation;
+use crate::probe::{Operation, Site};
 
-/// The least interval: a module that asks for none would keep its worker busy for ever.
+/// The least interval: a module that asks for none would keep its thread busy for ever.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
-/// A background call and what it waits for.
+/// The longest delay or interval, in place of longer ones: clocks end.
+const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// How many background calls an incarnation may have. One more is not started: a module that floods its host would take
+/// its memory and the time of its threads.
+const MAX_BACKGROUND_CALLS: usize = 1024;
+
+/// A background call.
 pub(crate) struct Background {
-    pub(crate) module: Arc<str>,
-    pub(crate) description: String,
-    pub(crate) schedule: Schedule,
-    pub(crate) loaded: watch::Receiver<bool>,
-    pub(crate) cancelled: CancellationToken,
+    incarnation: Arc<Incarnation>,
+    description: String,
+    schedule: Schedule,
+    loaded: watch::Receiver<bool>,
+    cancelled: CancellationToken,
+    // Locked only to make the next run's future, which is our own code.
+    task: Arc<Mutex<BackgroundTask>>,
+    _counted: Counted,
+}
+
+/// One background call of an incarnation, counted until it is dropped.
+struct Counted(Arc<Incarnation>);
+
+impl Counted {
+    fn new(incarnation: &Arc<Incarnation>) -> Option<Self> {
+        let counted = Self(Arc::clone(incarnation));
+        let before = counted.counter().fetch_add(1, Ordering::Relaxed);
+        (before < MAX_BACKGROUND_CALLS).then_some(counted)
+    }
+
+    fn counter(&self) -> &AtomicUsize {
+        &self.0.background_calls
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.counter().fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct Cancel(CancellationToken);
@@ -33,19 +64,8 @@ impl CancelBackgroundCall for Cancel {
     }
 }
 
-/// Starts a background call on a worker.
-pub(crate) fn start(home: &ArbiterHandle, call: Background, task: BackgroundTask) -> Arc<dyn CancelBackgroundCall> {
-    let cancelled = call.cancelled.clone();
-    // Made on the worker, since a module's future stays on its thread. A worker that has ended runs nothing, and
-    // that is what a stopped module's background calls should do.
-    home.spawn_fn(move || {
-        actix::spawn(async move {
-            let cancelled = call.cancelled.clone();
-            cancelled.run_until_cancelled(call.run(task)).await;
-        });
-    });
-    Arc::new(Cancel(cancelled))
-}
+/// How a run ended.
+type Ended = Result<Result<(), ModuleError>, Panic>;
 
 /// The first tick after `now`; a run that took longer than the interval skips ticks and keeps their phase.
 fn next_tick(last: Instant, interval: Duration, now: Instant) -> Instant {
@@ -54,113 +74,118 @@ fn next_tick(last: Instant, interval: Duration, now: Instant) -> Instant {
 }
 
 impl Background {
-    async fn run(mut self, mut task: BackgroundTask) {
+    /// Starts a background call. It ends when it is cancelled, or its incarnation is retired.
+    pub(crate) fn start(
+        incarnation: &Arc<Incarnation>,
+        loaded: watch::Receiver<bool>,
+        description: String,
+        schedule: Schedule,
+        task: BackgroundTask,
+    ) -> Arc<dyn CancelBackgroundCall> {
+        let cancelled = incarnation.retired().child_token();
+        let cancel = Arc::new(Cancel(cancelled.clone()));
+        let Some(counted) = Counted::new(incarnation) else {
+            let module = incarnation.module().id();
+            tracing::error!(
+                module,
+                description,
+                "background call is not started: the module has {MAX_BACKGROUND_CALLS}"
+            );
+            return cancel;
+        };
+        let call = Self {
+            incarnation: Arc::clone(incarnation),
+            description,
+            schedule,
+            loaded,
+            cancelled: cancelled.clone(),
+            task: Arc::new(Mutex::new(task)),
+            _counted: counted,
+        };
+        // A control thread that has ended runs nothing, and that is what a stopped module's background calls should do.
+        incarnation.pool().control().spawn(async move {
+            cancelled.run_until_cancelled_owned(call.run()).await;
+        });
+        cancel
+    }
+
+    async fn run(mut self) {
         // The sender lives as long as the modules; without it there is nothing to run.
         if self.loaded.wait_for(|loaded| *loaded).await.is_err() {
             return;
         }
         match self.schedule {
-            Schedule::Now => self.once(&mut task).await,
+            Schedule::Now => self.once().await,
             Schedule::After(delay) => {
-                sleep(delay).await;
-                self.once(&mut task).await;
+                sleep(delay.min(MAX_DELAY)).await;
+                self.once().await;
             }
             Schedule::Every(interval) => {
-                let interval = interval.max(MIN_INTERVAL);
+                let interval = interval.clamp(MIN_INTERVAL, MAX_DELAY);
                 let mut tick = Instant::now() + interval;
                 loop {
                     sleep_until(tick).await;
-                    self.once(&mut task).await;
+                    self.once().await;
                     tick = next_tick(tick, interval, Instant::now());
                 }
             }
         }
     }
 
-    /// One run; what goes wrong is logged, as in Synapse.
-    async fn once(&self, task: &mut BackgroundTask) {
-        let (module, description) = (&*self.module, self.description.as_str());
-        match AssertUnwindSafe(async { task().await }).catch_unwind().await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
+    /// One run. An error is logged, as in Synapse; after a panic the module is made anew.
+    async fn once(&self) {
+        let (module, description) = (self.incarnation.module().id(), self.description.as_str());
+        let home = self.incarnation.home();
+        let (done, ended) = oneshot::channel();
+        let (task, cancelled) = (Arc::clone(&self.task), self.cancelled.clone());
+        let site = self.incarnation.site(Operation::BACKGROUND_CALL);
+        home.arbiter().spawn_fn(move || {
+            actix::spawn(async move {
+                if let Some(run) = run_once(site, &task, &cancelled).await {
+                    // Nobody waits any more for a run whose thread was given up.
+                    let _ = done.send(run);
+                }
+            });
+        });
+        match home.given_up().run_until_cancelled(ended).await {
+            Some(Ok(Ok(Ok(())))) => {}
+            Some(Ok(Ok(Err(error)))) => {
                 tracing::error!(module, description, %error, "background call failed");
             }
-            Err(panic) => {
-                let reason = panic_text(&*panic).unwrap_or_default();
-                tracing::error!(module, description, reason, "background call panicked");
+            Some(Ok(Err(panic))) => self.incarnation.panicked(Operation::BACKGROUND_CALL, panic.text()),
+            Some(Err(_)) | None => {
+                tracing::error!(module, description, "background call is lost with its thread");
             }
         }
     }
 }
 
+/// Runs the task once, on this thread; `None` if it was cancelled.
+async fn run_once(site: Site, task: &Mutex<BackgroundTask>, cancelled: &CancellationToken) -> Option<Ended> {
+    let mut run = Box::pin(Some(async {
+        let run = (task.lock().unwrap_or_else(PoisonError::into_inner))();
+        run.await
+    }));
+    let polled = std::future::poll_fn(|cx| poll_guarded(site, run.as_mut(), cx));
+    let ended = cancelled.run_until_cancelled(polled).await;
+    // The drop of a run is the module's code too.
+    match (ended, guarded_now(site, || run.set(None))) {
+        (_, Err(panic)) => Some(Err(panic)),
+        (ended, Ok(())) => ended,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
-    use ganglion_api::ModuleError;
-
     use super::*;
 
-    fn background(schedule: Schedule) -> (Background, watch::Sender<bool>) {
-        let (sender, loaded) = watch::channel(true);
-        let call = Background {
-            module: "m".into(),
-            description: "test".into(),
-            schedule,
-            loaded,
-            cancelled: CancellationToken::new(),
+    #[test]
+    fn a_slow_loop_skips_ticks_and_keeps_its_phase() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let tick = |last: f64, now: f64| {
+            let at = |seconds| start + Duration::from_secs_f64(seconds);
+            (next_tick(at(last), second, at(now)) - start).as_secs_f64()
         };
-        (call, sender)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_loop_skips_ticks_and_keeps_its_phase_and_survives_failures() {
-        let (call, _sender) = background(Schedule::Every(Duration::from_secs(1)));
-        let runs = Arc::new(Mutex::new(Vec::new()));
-        let (seen, start) = (Arc::clone(&runs), Instant::now());
-        let task: BackgroundTask = Box::new(move || {
-            let seen = Arc::clone(&seen);
-            Box::pin(async move {
-                seen.lock().unwrap().push(start.elapsed().as_secs());
-                sleep(Duration::from_millis(2500)).await;
-                if seen.lock().unwrap().len() == 1 {
-                    panic!("the first run");
-                }
-                Err(ModuleError::message("the others"))
-            })
-        });
-        let cancelled = call.cancelled.clone();
-        tokio::join!(
-            async {
-                cancelled.run_until_cancelled(call.run(task)).await;
-            },
-            async {
-                sleep(Duration::from_secs(8)).await;
-                cancelled.cancel();
-            }
-        );
-        assert_eq!(*runs.lock().unwrap(), [1, 4, 7]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_runs_before_all_modules_are_loaded() {
-        let (mut call, _) = background(Schedule::Now);
-        let (sender, loaded) = watch::channel(false);
-        call.loaded = loaded;
-        let ran = Arc::new(Mutex::new(false));
-        let seen = Arc::clone(&ran);
-        let task: BackgroundTask = Box::new(move || {
-            let seen = Arc::clone(&seen);
-            Box::pin(async move {
-                *seen.lock().unwrap() = true;
-                Ok(())
-            })
-        });
-        let mut run = Box::pin(call.run(task));
-        assert!(futures_util::poll!(&mut run).is_pending());
-        assert!(!*ran.lock().unwrap());
-        sender.send(true).unwrap();
-        run.await;
-        assert!(*ran.lock().unwrap());
+        assert_eq!((tick(1.0, 1.0), tick(1.0, 1.9), tick(1.0, 3.5)), (2.0, 2.0, 4.0));
     }
 }

@@ -8,13 +8,13 @@ mod function_cache;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::ArbiterHandle;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use ganglion_api::{CacheKey, CacheOptions, CacheStore, RegistrationError};
 use serde::Serialize;
 
 use self::function_cache::FunctionCache;
+use crate::incarnation::Incarnation;
 
 /// What a cached function has if it does not say otherwise: the section `cache` of the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,33 +90,40 @@ impl CacheService {
         }
     }
 
-    /// Opens the cache of a module's function; computations run on `home` if their caller has no worker.
+    /// Opens the cache of a module's function.
     ///
     /// # Errors
-    /// The module has one of this name.
+    /// The incarnation has one of this name.
     pub(crate) fn open(
         &self,
-        module: &Arc<str>,
+        incarnation: &Arc<Incarnation>,
         name: &str,
         options: &CacheOptions,
-        home: &ArbiterHandle,
     ) -> Result<Arc<dyn CacheStore>, RegistrationError> {
         let name: Arc<str> = name.into();
+        let module = incarnation.module().shared_id();
         match self.caches.entry((Arc::clone(module), Arc::clone(&name))) {
-            Entry::Occupied(_) => Err(RegistrationError::CachedFunction {
+            // One of an incarnation before is replaced: nobody asks it any more.
+            Entry::Occupied(taken) if taken.get().is_of(incarnation) => Err(RegistrationError::CachedFunction {
                 name: name.to_string(),
                 reason: "the name is taken",
             }),
-            Entry::Vacant(vacant) => {
+            entry => {
                 let limits = CacheDefaults {
                     max_entries: options.max_entries.unwrap_or(self.defaults.max_entries),
                     ttl: options.ttl.or(self.defaults.ttl),
                 };
                 let publisher = Arc::clone(&self.publisher);
-                let cache = FunctionCache::new(Arc::clone(module), name, limits, home.clone(), publisher);
-                Ok(Arc::clone(&*vacant.insert(cache)) as Arc<dyn CacheStore>)
+                let cache = FunctionCache::new(incarnation, name, limits, publisher);
+                entry.insert(Arc::clone(&cache));
+                Ok(cache)
             }
         }
+    }
+
+    /// Forgets all cached functions of a module: the next incarnation begins with none.
+    pub(crate) fn close(&self, module: &str) {
+        self.caches.retain(|(of, _), _| **of != *module);
     }
 
     /// Forgets the result for a key of a registered function, or all, because another node said so. It is not

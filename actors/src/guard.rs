@@ -1,14 +1,18 @@
 //! Runs module code so that neither a panic nor a slow await gets out.
 
 use std::any::Any;
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 
-use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 use ganglion_api::{CallFailure, FailureKind, ModuleError};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+
+use crate::probe::Site;
+use crate::thread::inside;
 
 /// Runs a call until `until`, or until the module is stopped. A call that is ready at its first poll touches neither
 /// the timer nor the stop signal.
@@ -17,30 +21,78 @@ use tokio_util::sync::CancellationToken;
 /// `panicked`, `module_error`, `not_running`, or `deadline_exceeded`: also for an answer that came after `until`, from
 /// a call that blocked its thread.
 pub(crate) async fn guarded<T>(
+    site: Site,
     call: impl Future<Output = Result<T, ModuleError>>,
     until: Instant,
     stop: &CancellationToken,
 ) -> Result<T, CallFailure> {
     // The text of a module's error is the module's code too, so it is taken under the guard.
     let call = async { call.await.map_err(CallFailure::from) };
-    let call = pin!(timeout_at(until, AssertUnwindSafe(call).catch_unwind()));
-    let Either::Left((ended, _)) = select(call, pin!(stop.cancelled())).await else {
-        return Err(FailureKind::NotRunning.into());
+    let mut call = pin!(Some(call));
+    let ended = {
+        let polled = poll_fn(|cx| poll_guarded(site, call.as_mut(), cx));
+        match select(pin!(timeout_at(until, polled)), pin!(stop.cancelled())).await {
+            Either::Left((ended, _)) => Some(ended),
+            Either::Right(_stopped) => None,
+        }
     };
-    match ended {
+    let dropped = guarded_now(site, || call.set(None));
+    match (ended, dropped) {
+        // What the module keeps may be broken, whatever it answered.
+        (_, Err(panic)) | (Some(Ok(Err(panic))), Ok(())) => Err(panicked(panic)),
         // An error that came too late decides as little as an answer.
-        Ok(Ok(_late)) if Instant::now() > until => Err(FailureKind::DeadlineExceeded.into()),
-        Ok(Ok(answer)) => answer,
-        Ok(Err(panic)) => Err(CallFailure::new(FailureKind::Panicked, panic_text(&*panic))),
-        Err(_elapsed) => Err(FailureKind::DeadlineExceeded.into()),
+        (Some(Ok(Ok(_late))), _) if Instant::now() > until => Err(FailureKind::DeadlineExceeded.into()),
+        (Some(Ok(Ok(answer))), _) => answer,
+        (Some(Err(_elapsed)), _) => Err(FailureKind::DeadlineExceeded.into()),
+        (None, _) => Err(FailureKind::NotRunning.into()),
     }
 }
 
-/// The message of a panic, if it is text.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> Option<String> {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .map(str::to_owned)
+/// Polls module code, marked as such and under a panic guard.
+pub(crate) fn poll_guarded<F: Future>(
+    site: Site,
+    call: Pin<&mut Option<F>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<F::Output, Panic>> {
+    let Some(call) = call.as_pin_mut() else {
+        return Poll::Pending;
+    };
+    match guarded_now(site, || call.poll(cx)) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    }
+}
+
+/// Runs module code that does not wait, marked as such and under a panic guard.
+pub(crate) fn guarded_now<T>(site: Site, run: impl FnOnce() -> T) -> Result<T, Panic> {
+    let _inside = inside(site);
+    catch_unwind(AssertUnwindSafe(run)).map_err(Panic::caught)
+}
+
+/// A panic that was caught: its message, if it is text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Panic(pub(crate) Option<String>);
+
+impl Panic {
+    pub(crate) fn caught(payload: Box<dyn Any + Send>) -> Self {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let text = text.map(str::to_owned);
+        // A payload's drop is the module's code too.
+        if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(second);
+        }
+        Self(text)
+    }
+
+    /// The message, for people.
+    pub(crate) fn text(&self) -> &str {
+        self.0.as_deref().unwrap_or("no message")
+    }
+}
+
+fn panicked(panic: Panic) -> CallFailure {
+    CallFailure::new(FailureKind::Panicked, panic.0)
 }
 
 #[cfg(test)]
@@ -48,11 +100,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::probe::Operation;
+
+    const SITE: Site = Site {
+        incarnation: 1,
+        operation: Operation::WEB_RESOURCE,
+    };
 
     #[tokio::test(start_paused = true)]
     async fn each_way_to_give_no_answer_has_its_kind() {
         let until = || Instant::now() + Duration::from_secs(1);
         let panicked = guarded::<()>(
+            SITE,
             async { panic!("index {} out of bounds", 7) },
             until(),
             &CancellationToken::new(),
@@ -63,6 +122,7 @@ mod tests {
         assert_eq!(panicked.detail.as_deref(), Some("index 7 out of bounds"));
 
         let failed = guarded::<()>(
+            SITE,
             async { Err(ModuleError::message("no")) },
             until(),
             &CancellationToken::new(),
@@ -74,7 +134,7 @@ mod tests {
             (FailureKind::ModuleError, Some("no"))
         );
 
-        let hangs = guarded::<()>(std::future::pending(), until(), &CancellationToken::new())
+        let hangs = guarded::<()>(SITE, std::future::pending(), until(), &CancellationToken::new())
             .await
             .unwrap_err();
         assert_eq!(hangs.kind, FailureKind::DeadlineExceeded);
@@ -88,8 +148,45 @@ mod tests {
         };
         for answer in [Ok(()), Err(ModuleError::message("no"))] {
             let until = Instant::now() + Duration::from_secs(1);
-            let late = guarded(blocks(answer), until, &CancellationToken::new()).await;
+            let late = guarded(SITE, blocks(answer), until, &CancellationToken::new()).await;
             assert_eq!(late.unwrap_err().kind, FailureKind::DeadlineExceeded);
         }
+    }
+
+    /// Panics when it is dropped.
+    struct PanicsInDrop;
+
+    impl Drop for PanicsInDrop {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                panic!("dropped");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_while_a_call_is_dropped_is_a_panic_of_the_module() {
+        let until = || Instant::now() + Duration::from_secs(1);
+        let hangs = || async {
+            let _panics = PanicsInDrop;
+            std::future::pending::<Result<(), ModuleError>>().await
+        };
+        let stopped = CancellationToken::new();
+        let exceeded = guarded(SITE, hangs(), until(), &stopped).await.unwrap_err();
+        assert_eq!(
+            (exceeded.kind, exceeded.detail.as_deref()),
+            (FailureKind::Panicked, Some("dropped"))
+        );
+        stopped.cancel();
+        let ended = guarded(SITE, hangs(), until(), &stopped).await.unwrap_err();
+        assert_eq!(ended.kind, FailureKind::Panicked);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_with_a_payload_that_panics_itself_is_contained() {
+        let call = async { std::panic::panic_any(PanicsInDrop) };
+        let until = Instant::now() + Duration::from_secs(1);
+        let panicked = guarded::<()>(SITE, call, until, &CancellationToken::new()).await;
+        assert_eq!(panicked.unwrap_err().kind, FailureKind::Panicked);
     }
 }

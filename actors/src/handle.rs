@@ -1,19 +1,27 @@
-//! The way to a module: state, permit, then its actor.
+//! A module as everybody else sees it, through all its incarnations.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use actix::{Actor as _, Addr, MailboxError};
-use ganglion_api::{CallFailure, Callback, FailureKind, MatrixError, Subscriber, WebRequest, WebResource, WebResponse};
-use tokio::time::Instant;
+use actix::Addr;
+use ganglion_api::reference;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
-use crate::module_actor::{Call, Invoke, ModuleActor, Respond, Work};
+use crate::breaker::{Breaker, TripReason};
+use crate::load::ModuleSpec;
+use crate::probe::Operation;
 use crate::snapshot::{Counters, ModuleSnapshot};
-use crate::state::{ModuleState, StateCell};
-use crate::worker::{WorkerIndex, WorkerThreads};
+use crate::state::{ModuleCommand, ModuleState, Refused, StateCell};
+use crate::supervisor::{Lost, Order, Supervisor};
+use crate::thread::Watched;
+use crate::tier::Tier;
+
+/// How long a command waits for what it causes, such as a constructor, before it answers with what there is.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a module may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,20 +32,35 @@ pub struct ModuleLimits {
     pub max_in_flight: usize,
     /// How many calls may wait, over all workers.
     pub mailbox: usize,
+    /// How long its constructor may take.
+    pub start_timeout: Duration,
+}
+
+/// What is known of a module's state beyond its name.
+pub(crate) struct Status {
+    pub(crate) since: SystemTime,
+    pub(crate) reason: Option<String>,
+    pub(crate) restarts: u64,
 }
 
 struct Shared {
-    id: String,
+    id: Arc<str>,
+    index: usize,
     path: String,
+    tier: Tier,
     limits: ModuleLimits,
     state: StateCell,
+    status: Mutex<Status>,
     admission: Admission,
-    stop: CancellationToken,
-    replicas: Box<[Addr<ModuleActor>]>,
+    breakers: Box<[Breaker]>,
     counters: Counters,
+    stop: CancellationToken,
+    stuck: Mutex<Vec<Arc<Watched>>>,
+    blocked: AtomicU64,
+    supervisor: OnceLock<Addr<Supervisor>>,
 }
 
-/// The way to a module. Clones are the same module.
+/// A module. Clones are the same one.
 #[derive(Clone)]
 pub struct ModuleHandle {
     shared: Arc<Shared>,
@@ -53,38 +76,63 @@ impl fmt::Debug for ModuleHandle {
 }
 
 impl ModuleHandle {
-    /// Starts the module's actors, one on every worker. The module is `Starting` until [`run`](Self::run).
-    #[must_use]
-    pub fn start(id: String, path: String, limits: ModuleLimits, workers: &WorkerThreads) -> Self {
-        let stop = CancellationToken::new();
-        let replica = |arbiter| {
-            let actor = ModuleActor::new(stop.clone(), limits.max_in_flight);
-            ModuleActor::start_in_arbiter(arbiter, |_| actor)
+    /// The module at this place of the file, before its supervisor is started.
+    pub(crate) fn new(spec: &ModuleSpec, index: usize) -> Self {
+        let breakers = (0..=reference().len()).map(|_| Breaker::new(spec.breaker));
+        let state = if spec.enabled {
+            ModuleState::Starting
+        } else {
+            ModuleState::Disabled
         };
-        let replicas = workers.arbiters().iter().map(replica).collect();
         Self {
             shared: Arc::new(Shared {
-                id,
-                path,
-                limits,
-                state: StateCell::new(ModuleState::Starting),
-                admission: Admission::new(limits.max_in_flight, limits.mailbox),
-                stop,
-                replicas,
+                id: spec.id.as_str().into(),
+                index,
+                path: spec.path.clone(),
+                tier: spec.tier,
+                limits: spec.limits,
+                state: StateCell::new(state),
+                status: Mutex::new(Status {
+                    since: SystemTime::now(),
+                    reason: (!spec.enabled).then(|| "disabled in the config".to_owned()),
+                    restarts: 0,
+                }),
+                admission: Admission::new(spec.limits.max_in_flight, spec.limits.mailbox),
+                breakers: breakers.collect(),
                 counters: Counters::default(),
+                stop: CancellationToken::new(),
+                stuck: Mutex::default(),
+                blocked: AtomicU64::new(0),
+                supervisor: OnceLock::new(),
             }),
         }
     }
 
-    /// The constructor has returned: calls are taken.
-    pub fn run(&self) {
-        self.shared.state.set(ModuleState::Running);
+    pub(crate) fn supervise(&self, supervisor: Addr<Supervisor>) {
+        let first = self.shared.supervisor.set(supervisor);
+        debug_assert!(first.is_ok(), "a module has one supervisor");
     }
 
     /// The module's id.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.shared.id
+    }
+
+    pub(crate) fn shared_id(&self) -> &Arc<str> {
+        &self.shared.id
+    }
+
+    /// Its place among all modules, counted from 0.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.shared.index
+    }
+
+    /// How it is isolated.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.shared.tier
     }
 
     /// What it may use.
@@ -99,86 +147,122 @@ impl ModuleHandle {
         self.shared.state.get()
     }
 
-    /// Cancelled when the module is stopped.
-    #[must_use]
-    pub fn stopped(&self) -> &CancellationToken {
+    pub(crate) fn set_state(&self, state: ModuleState, reason: Option<String>) {
+        let mut status = self.status();
+        status.since = SystemTime::now();
+        status.reason = reason;
+        self.shared.state.set(state);
+    }
+
+    pub(crate) fn status(&self) -> MutexGuard<'_, Status> {
+        self.shared.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.shared.admission
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The breaker of an operation; background work has none.
+    pub(crate) fn breaker(&self, operation: Operation) -> Option<&Breaker> {
+        self.shared.breakers.get(operation.breaker()?)
+    }
+
+    /// Its breakers begin anew.
+    pub(crate) fn reset_breakers(&self) {
+        self.shared.breakers.iter().for_each(Breaker::reset);
+    }
+
+    /// Cancelled when Ganglion is stopped.
+    pub(crate) fn stopped(&self) -> &CancellationToken {
         &self.shared.stop
+    }
+
+    fn stuck(&self) -> MutexGuard<'_, Vec<Arc<Watched>>> {
+        let mut stuck = self.shared.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        stuck.retain(|thread| !thread.has_ended());
+        stuck
+    }
+
+    /// How many threads its code is stuck on that were given up.
+    #[must_use]
+    pub fn stuck_threads(&self) -> usize {
+        self.stuck().len()
+    }
+
+    /// It blocked a thread: the breaker of what it was doing opens.
+    pub(crate) fn blocked(&self, thread: &Arc<Watched>, operation: Operation) {
+        self.shared.blocked.fetch_add(1, Ordering::Relaxed);
+        self.stuck().push(Arc::clone(thread));
+        if let Some(breaker) = self.breaker(operation) {
+            breaker.trip(Instant::now(), TripReason::BlockedThread);
+        }
     }
 
     /// What can be seen of it.
     #[must_use]
     pub fn snapshot(&self) -> ModuleSnapshot {
+        let shared = &self.shared;
+        let operations = reference().iter().map(|spec| spec.name).chain(["web_resource"]);
+        let breakers = operations
+            .zip(&shared.breakers)
+            .map(|(operation, breaker)| (operation, breaker.snapshot()))
+            .filter(|(_, breaker)| breaker.calls > 0 || breaker.trips > 0);
+        let status = self.status();
         ModuleSnapshot {
-            id: self.shared.id.clone(),
-            path: self.shared.path.clone(),
+            id: shared.id.to_string(),
+            path: shared.path.clone(),
+            tier: shared.tier,
             state: self.state(),
-            in_flight: self.shared.admission.in_flight(),
-            queued: self.shared.admission.waiting(),
-            calls: self.shared.counters.calls(),
-            failures: self.shared.counters.failures(),
+            since: status.since,
+            reason: status.reason.clone(),
+            restarts: status.restarts,
+            breakers: breakers.collect(),
+            in_flight: shared.admission.in_flight(),
+            queued: shared.admission.waiting(),
+            calls: shared.counters.calls(),
+            failures: shared.counters.failures(),
+            blocked: shared.blocked.load(Ordering::Relaxed),
+            stuck_threads: self.stuck_threads(),
         }
     }
 
-    /// Stops the module at once: calls that wait or run fail as `not_running`, background calls end at their next
-    /// await.
+    /// Tells its supervisor that an incarnation is lost.
+    pub(crate) fn lost(&self, lost: Lost) {
+        if let Some(supervisor) = self.shared.supervisor.get() {
+            // Its mailbox has no bound, and an incarnation is lost a few times at most. A supervisor that has ended has
+            // nothing to re-create.
+            let _ = supervisor.try_send(lost);
+        }
+    }
+
+    /// Lets an operator's command act, and answers with what has become of the module. A command never waits behind calls;
+    /// the answer waits until the module is made or its last calls have ended, ten seconds at most.
+    ///
+    /// # Errors
+    /// The command cannot be followed in the module's state.
+    pub async fn command(&self, command: ModuleCommand) -> Result<ModuleSnapshot, Refused> {
+        let stopping = Refused {
+            state: ModuleState::Stopped,
+            hint: "Ganglion is stopping",
+        };
+        let supervisor = self.shared.supervisor.get().ok_or(stopping)?;
+        match timeout(PATIENCE, supervisor.send(Order(command))).await {
+            Ok(Ok(Err(refused))) => Err(refused),
+            Ok(Err(_ended)) => Err(stopping),
+            Ok(Ok(Ok(()))) | Err(_) => Ok(self.snapshot()),
+        }
+    }
+
+    /// Stops the module at once and for good: calls that wait or run fail as `not_running`, background calls end at
+    /// their next await.
     pub fn stop(&self) {
-        self.shared.state.set(ModuleState::Stopped);
+        self.set_state(ModuleState::Stopped, None);
         self.shared.admission.close();
         self.shared.stop.cancel();
-    }
-
-    /// Asks a subscriber of the module, on the caller's worker, until its budget or `deadline` runs out.
-    ///
-    /// # Errors
-    /// The module gave no answer: see [`FailureKind`].
-    ///
-    /// # Cancellation
-    /// A call that waits is withdrawn; one that runs goes on to its end or its budget.
-    pub async fn call<C: Callback>(
-        &self,
-        worker: WorkerIndex,
-        subscriber: Arc<dyn Subscriber<C>>,
-        args: Arc<C>,
-        deadline: Instant,
-    ) -> Result<C::Answer, CallFailure> {
-        self.admit(worker, Invoke { subscriber, args }, deadline).await
-    }
-
-    /// Lets a web resource of the module answer a request, until its budget runs out. A Matrix error is an answer.
-    ///
-    /// # Errors
-    /// The module gave no answer: see [`FailureKind`].
-    pub async fn respond(
-        &self,
-        worker: WorkerIndex,
-        resource: Arc<dyn WebResource>,
-        request: WebRequest,
-        deadline: Instant,
-    ) -> Result<Result<WebResponse, MatrixError>, CallFailure> {
-        self.admit(worker, Respond { resource, request }, deadline).await
-    }
-
-    async fn admit<W: Work>(&self, worker: WorkerIndex, work: W, deadline: Instant) -> Result<W::Output, CallFailure> {
-        let result = self.send(worker, work, deadline).await;
-        self.shared
-            .counters
-            .count(result.as_ref().err().map(|failure| failure.kind));
-        result
-    }
-
-    async fn send<W: Work>(&self, worker: WorkerIndex, work: W, deadline: Instant) -> Result<W::Output, CallFailure> {
-        if self.state() != ModuleState::Running {
-            return Err(FailureKind::NotRunning.into());
-        }
-        let until = deadline.min(Instant::now() + self.shared.limits.call_timeout);
-        let permit = self.shared.admission.admit(until).await?;
-        match self.shared.replicas[worker.get()]
-            .send(Call { work, until, permit })
-            .await
-        {
-            Ok(answer) => answer,
-            Err(MailboxError::Closed) => Err(FailureKind::NotRunning.into()),
-            Err(MailboxError::Timeout) => Err(FailureKind::DeadlineExceeded.into()),
-        }
+        self.lost(Lost::Stopped);
     }
 }

@@ -4,43 +4,37 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::ArbiterHandle;
 use ganglion_api::{
-    BackgroundTask, CacheOptions, CacheStore, CancelBackgroundCall, Homeserver, ModuleHost, OwnedServerName,
-    RegistrationError, Schedule, ServerName,
+    BackgroundTask, CacheOptions, CacheStore, CancelBackgroundCall, Homeserver, ModuleHost, RegistrationError,
+    Schedule, ServerName,
 };
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
-use crate::background::{Background, start};
-use crate::cache::CacheService;
+use crate::background::Background;
+use crate::incarnation::Incarnation;
+use crate::load::Surroundings;
 
-/// The host of one module.
-#[derive(Clone)]
-pub struct Host {
-    /// The module's id.
-    pub(crate) module: Arc<str>,
-    /// The homeserver's name.
-    pub(crate) server_name: OwnedServerName,
-    /// The homeserver.
-    pub(crate) homeserver: Arc<dyn Homeserver>,
-    /// Where background calls run.
-    pub(crate) home: ArbiterHandle,
-    /// True as soon as all modules are loaded.
-    pub(crate) loaded: watch::Receiver<bool>,
-    /// Cancelled when the module is stopped.
-    pub(crate) stopped: CancellationToken,
-    /// The caches of all modules.
-    pub(crate) caches: Arc<CacheService>,
+/// The host of one incarnation.
+pub(crate) struct Host {
+    incarnation: Arc<Incarnation>,
+    surroundings: Surroundings,
+}
+
+impl Host {
+    pub(crate) fn new(incarnation: Arc<Incarnation>, surroundings: Surroundings) -> Self {
+        Self {
+            incarnation,
+            surroundings,
+        }
+    }
 }
 
 impl ModuleHost for Host {
     fn server_name(&self) -> &ServerName {
-        &self.server_name
+        &self.surroundings.server_name
     }
 
     fn homeserver(&self) -> &dyn Homeserver {
-        &*self.homeserver
+        &*self.surroundings.homeserver
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -54,17 +48,11 @@ impl ModuleHost for Host {
         schedule: Schedule,
         task: BackgroundTask,
     ) -> Arc<dyn CancelBackgroundCall> {
-        let call = Background {
-            module: Arc::clone(&self.module),
-            description,
-            schedule,
-            loaded: self.loaded.clone(),
-            cancelled: self.stopped.child_token(),
-        };
-        start(&self.home, call, task)
+        let loaded = self.surroundings.loaded.clone();
+        Background::start(&self.incarnation, loaded, description, schedule, task)
     }
 
     fn open_cache(&self, name: &str, options: &CacheOptions) -> Result<Arc<dyn CacheStore>, RegistrationError> {
-        self.caches.open(&self.module, name, options, &self.home)
+        self.surroundings.caches.open(&self.incarnation, name, options)
     }
 }

@@ -10,22 +10,33 @@
 
 mod admission;
 mod background;
+mod breaker;
 mod cache;
 mod guard;
 mod handle;
 mod host;
+mod incarnation;
 mod load;
 mod module_actor;
+mod probe;
+mod restart;
 mod snapshot;
 mod state;
+mod supervisor;
+mod thread;
+mod tier;
+mod watchdog;
 mod worker;
 
-pub use admission::{Admission, Permit};
+pub use breaker::{BreakerMode, BreakerSettings, BreakerSnapshot, BreakerState, TripReason};
 pub use cache::{CacheDefaults, CacheService, CacheStatistics, InvalidationPublisher};
 pub use handle::{ModuleHandle, ModuleLimits};
-pub use host::Host;
-pub use load::{LoadError, LoadedModule, ModuleSpec, Surroundings, load};
+pub use incarnation::{Incarnation, Worker, most_stuck_threads};
+pub use load::{LoadError, ModuleSpec, Router, Surroundings};
 pub use module_actor::ModuleActor;
+pub use restart::RestartSettings;
 pub use snapshot::ModuleSnapshot;
-pub use state::ModuleState;
-pub use worker::{WorkerEnded, WorkerIndex, WorkerThreads};
+pub use state::{ModuleCommand, ModuleEvent, ModuleState, Refused};
+pub use thread::{Blame, ModuleThread};
+pub use tier::Tier;
+pub use worker::{WorkerEnded, WorkerIndex, WorkerListener, WorkerThreads};

@@ -1,20 +1,23 @@
-//! Makes a module on its worker.
+//! Makes an instance of a module, where nothing else waits for its constructor.
 
 use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ganglion_api::{
     ConfigError, CreateError, Created, Homeserver, ModuleError, ModuleFactory, OwnedServerName, Registered,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
+use crate::breaker::BreakerSettings;
 use crate::cache::CacheService;
-use crate::guard::panic_text;
-use crate::handle::{ModuleHandle, ModuleLimits};
+use crate::guard::{Panic, guarded_now};
+use crate::handle::ModuleLimits;
 use crate::host::Host;
-use crate::worker::WorkerThreads;
+use crate::incarnation::Incarnation;
+use crate::probe::Operation;
+use crate::restart::RestartSettings;
+use crate::tier::Tier;
 
 /// A module to be made.
 #[derive(Clone)]
@@ -23,12 +26,20 @@ pub struct ModuleSpec {
     pub id: String,
     /// Its `module:` path.
     pub path: String,
-    /// Makes it.
-    pub factory: Arc<dyn ModuleFactory>,
+    /// Whether it is made at the start. An operator may enable it later.
+    pub enabled: bool,
+    /// Makes it; `None` if its path is not known, which only a module that is not enabled may have.
+    pub factory: Option<Arc<dyn ModuleFactory>>,
     /// Its config.
     pub config: serde_json::Value,
+    /// How it is isolated.
+    pub tier: Tier,
     /// What it may use.
     pub limits: ModuleLimits,
+    /// When its calls are refused after failures.
+    pub breaker: BreakerSettings,
+    /// When it is re-created after it failed.
+    pub restart: RestartSettings,
 }
 
 impl fmt::Debug for ModuleSpec {
@@ -52,6 +63,23 @@ pub struct Surroundings {
     pub caches: Arc<CacheService>,
     /// True as soon as all modules are loaded: background calls begin.
     pub loaded: watch::Receiver<bool>,
+    /// Who asks the modules.
+    pub router: Arc<dyn Router>,
+}
+
+/// Asks modules. It is told who can be asked.
+pub trait Router: Send + Sync {
+    /// This incarnation of the module is asked from now on, in the place of the one before.
+    ///
+    /// # Errors
+    /// Its registrations contradict those of others; the text says which.
+    fn route(&self, incarnation: &Arc<Incarnation>, registered: Registered) -> Result<(), String>;
+
+    /// The module keeps its places on the routes, but `vacant` stands there: its calls fail.
+    fn vacate(&self, vacant: &Arc<Incarnation>);
+
+    /// The module is on no route any more.
+    fn unroute(&self, module: usize);
 }
 
 /// Why a module could not be made.
@@ -63,8 +91,14 @@ pub enum LoadError {
     Constructor(ModuleError),
     /// Its constructor panicked.
     Panicked(String),
-    /// The worker that it was to run on has ended.
-    WorkerEnded,
+    /// Its constructor did not return in time.
+    Blocked,
+    /// The thread that it was to run on has ended.
+    ThreadEnded,
+    /// There is no thread for it.
+    NoThread(String),
+    /// Its registrations contradict those of others.
+    Routes(String),
 }
 
 impl fmt::Display for LoadError {
@@ -73,67 +107,68 @@ impl fmt::Display for LoadError {
             Self::Config(error) => error.fmt(f),
             Self::Constructor(error) => error.fmt(f),
             Self::Panicked(text) => write!(f, "the constructor panicked: {text}"),
-            Self::WorkerEnded => f.write_str("its worker thread has ended"),
+            Self::Blocked => f.write_str("the constructor did not return within start_timeout"),
+            Self::ThreadEnded => f.write_str("its thread has ended"),
+            Self::NoThread(error) => write!(f, "no thread for it: {error}"),
+            Self::Routes(error) => f.write_str(error),
         }
     }
 }
 
 impl std::error::Error for LoadError {}
 
-/// A module that runs.
-pub struct LoadedModule {
-    /// The way to it.
-    pub handle: ModuleHandle,
-    /// What it registered.
-    pub registered: Registered,
-    /// Keeps the instance of a module alive that registered nothing but background calls.
-    pub instance: Arc<dyn Any + Send + Sync>,
+/// What a constructor left.
+pub(crate) struct Made {
+    pub(crate) registered: Registered,
+    pub(crate) instance: Arc<dyn Any + Send + Sync>,
 }
 
-/// Makes a module on its home worker; `position` is its place in the file.
+type Outcome = Result<Result<Created, CreateError>, Panic>;
+
+/// Runs the constructor of an incarnation: on its own thread, else on a short-lived one, never where others are served.
 ///
 /// # Errors
-/// Its config is not accepted, or its constructor failed or panicked.
-pub async fn load(
-    spec: ModuleSpec,
-    position: usize,
-    surroundings: &Surroundings,
-    workers: &WorkerThreads,
-) -> Result<LoadedModule, LoadError> {
-    let handle = ModuleHandle::start(spec.id.clone(), spec.path, spec.limits, workers);
-    let home = workers.home(position);
-    let host = Host {
-        module: spec.id.into(),
-        server_name: surroundings.server_name.clone(),
-        homeserver: Arc::clone(&surroundings.homeserver),
-        home: home.clone(),
-        loaded: surroundings.loaded.clone(),
-        stopped: handle.stopped().clone(),
-        caches: Arc::clone(&surroundings.caches),
+/// The config is not accepted, or the constructor failed, panicked or did not return in time.
+pub(crate) async fn load(
+    incarnation: Arc<Incarnation>,
+    factory: Arc<dyn ModuleFactory>,
+    config: serde_json::Value,
+    surroundings: Surroundings,
+) -> Result<Made, LoadError> {
+    let (done, created) = oneshot::channel();
+    let site = incarnation.site(Operation::CONSTRUCTOR);
+    let home = incarnation.home();
+    let host = Arc::new(Host::new(Arc::clone(&incarnation), surroundings));
+    let create = move || {
+        let outcome: Outcome = guarded_now(site, || factory.create(config, host));
+        // Nobody waits any more for one that took too long. What it made is dropped here, on its own thread.
+        if let Err(Ok(Ok(late))) = done.send(outcome) {
+            let _ = guarded_now(site, || drop(late));
+        }
     };
-    let created = WorkerThreads::run_on(home, move || {
-        catch_unwind(AssertUnwindSafe(|| spec.factory.create(spec.config, Arc::new(host))))
-    });
-    match created.await {
-        Ok(Ok(Ok(Created {
+    let pool = incarnation.pool();
+    let given_up = if incarnation.own_thread().is_some() || pool.is_current() {
+        home.arbiter().spawn_fn(create);
+        home.given_up().clone()
+    } else {
+        // What the constructor spawns runs at home.
+        let runtime = home.runtime().clone();
+        let thread = pool.spawn(format!("make {}", incarnation.module().id()), move |_| {
+            let _at_home = runtime.enter();
+            create();
+        });
+        let thread = thread.map_err(|error| LoadError::NoThread(error.to_string()))?;
+        thread.given_up().clone()
+    };
+    match given_up.run_until_cancelled(created).await {
+        Some(Ok(Ok(Ok(Created {
             registered, instance, ..
-        }))) => {
-            handle.run();
-            Ok(LoadedModule {
-                handle,
-                registered,
-                instance,
-            })
-        }
-        failed => {
-            handle.stop();
-            Err(match failed {
-                Ok(Ok(Err(CreateError::Config(error)))) => LoadError::Config(error),
-                Ok(Ok(Err(CreateError::Constructor(error)))) => LoadError::Constructor(error),
-                Ok(Ok(Err(other))) => LoadError::Constructor(ModuleError::message(other.to_string())),
-                Ok(Err(panic)) => LoadError::Panicked(panic_text(&*panic).unwrap_or_default()),
-                Err(_) | Ok(Ok(Ok(_))) => LoadError::WorkerEnded,
-            })
-        }
+        })))) => Ok(Made { registered, instance }),
+        Some(Ok(Ok(Err(CreateError::Config(error))))) => Err(LoadError::Config(error)),
+        Some(Ok(Ok(Err(CreateError::Constructor(error))))) => Err(LoadError::Constructor(error)),
+        Some(Ok(Ok(Err(other)))) => Err(LoadError::Constructor(ModuleError::message(other.to_string()))),
+        Some(Ok(Err(panic))) => Err(LoadError::Panicked(panic.text().to_owned())),
+        Some(Err(_ended)) => Err(LoadError::ThreadEnded),
+        None => Err(LoadError::Blocked),
     }
 }

@@ -2,29 +2,52 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use ganglion_api::FailureKind;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use crate::breaker::BreakerSnapshot;
 use crate::state::ModuleState;
+use crate::tier::Tier;
 
 /// What a module is doing, at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ModuleSnapshot {
     /// The module's id.
     pub id: String,
     /// Its `module:` path.
     pub path: String,
+    /// How it is isolated.
+    pub tier: Tier,
     /// What it is doing.
     pub state: ModuleState,
-    /// How many calls run.
+    /// Since when, in RFC 3339 with milliseconds, UTC.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: SystemTime,
+    /// Why, for people; null where the state says it all.
+    pub reason: Option<String>,
+    /// How often it was re-created since the start, by the supervisor or an operator.
+    pub restarts: u64,
+    /// The breakers by callback, and that of its `web_resource`s; those that never had a call are left out.
+    pub breakers: BTreeMap<&'static str, BreakerSnapshot>,
+    /// How many calls run. Those on threads that were given up do not count.
     pub in_flight: usize,
     /// How many wait for a permit.
     pub queued: usize,
-    /// How many calls were made, failed ones too.
+    /// How many calls were made since the start, failed ones too.
     pub calls: u64,
     /// How many of them failed, by kind.
     pub failures: BTreeMap<FailureKind, u64>,
+    /// How often it blocked a thread, which was given up.
+    pub blocked: u64,
+    /// How many of these threads are stuck still.
+    pub stuck_threads: usize,
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
 }
 
 /// Calls and failures since the start.

@@ -1,14 +1,27 @@
-//! The threads that run module code, and nothing else.
+//! The threads of a host: dispatch workers, the control thread, and what the watchdog looks after.
 
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
 use std::io;
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use actix::{Arbiter, System};
+use actix::ArbiterHandle;
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
 use tokio::sync::oneshot;
+
+use crate::guard::guarded_now;
+use crate::incarnation::Incarnation;
+use crate::probe::{Operation, Site};
+use crate::thread::{ModuleThread, Watched};
+use crate::watchdog;
 
 /// The position of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct WorkerIndex(usize);
+pub struct WorkerIndex(pub(crate) usize);
 
 impl WorkerIndex {
     /// The position, counted from 0.
@@ -18,11 +31,236 @@ impl WorkerIndex {
     }
 }
 
-/// Worker threads: actix arbiters under an actix system of their own, so that they work beside any runtime.
-#[derive(Debug)]
+/// Is told when another thread takes a worker's place.
+pub trait WorkerListener: Send + Sync {
+    /// From now on this thread is the worker. Called before those who wait for the old one are told.
+    fn replaced(&self, worker: WorkerIndex, thread: &Arc<ModuleThread>);
+}
+
+/// What a thread is for, which says what to do when it is stuck.
+#[derive(Debug, Clone)]
+pub(crate) enum Role {
+    /// A dispatch worker.
+    Worker(WorkerIndex, Arc<ModuleThread>),
+    /// The own thread of a module.
+    Own(Arc<ModuleThread>),
+    /// Makes or drops one instance.
+    Short,
+}
+
+/// The instance of a module. The pool holds it as long as anybody else does, so that nobody else drops it last.
+struct Instance {
+    instance: Arc<dyn Any + Send + Sync>,
+    /// Its incarnation is over.
+    released: bool,
+}
+
+/// The threads and what runs on them, as the watchdog sees them.
+pub(crate) struct Pool {
+    workers: ArcSwap<Vec<Arc<ModuleThread>>>,
+    control: Arc<ModuleThread>,
+    /// Nothing is watched: the threads are those of a host that runs actix itself.
+    current: bool,
+    watched: Mutex<Vec<(Role, Arc<Watched>)>>,
+    incarnations: DashMap<u32, Weak<Incarnation>>,
+    instances: Mutex<HashMap<u32, Instance>>,
+    listener: OnceLock<Weak<dyn WorkerListener>>,
+    numbers: AtomicU32,
+}
+
+impl Pool {
+    fn watched(&self) -> MutexGuard<'_, Vec<(Role, Arc<Watched>)>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn instances(&self) -> MutexGuard<'_, HashMap<u32, Instance>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every thread that is watched; those that ended as they should are forgotten.
+    pub(crate) fn threads(&self) -> Vec<(Role, Arc<Watched>)> {
+        let mut watched = self.watched();
+        watched.retain(|(_, thread)| !(thread.has_ended() && thread.is_retired()));
+        watched.clone()
+    }
+
+    /// Looks after a thread no more.
+    pub(crate) fn forget(&self, thread: &Watched) {
+        self.watched().retain(|(_, watched)| watched.number != thread.number);
+    }
+
+    fn watch(&self, role: Role, thread: &Arc<Watched>) {
+        self.watched().push((role, Arc::clone(thread)));
+    }
+
+    /// The thread that is this worker now.
+    pub(crate) fn worker(&self, worker: WorkerIndex) -> Arc<ModuleThread> {
+        let workers = self.workers.load();
+        Arc::clone(&workers[worker.0 % workers.len()])
+    }
+
+    /// Starts a thread to take a worker's place.
+    pub(crate) fn start_worker(&self, worker: WorkerIndex) -> io::Result<Arc<ModuleThread>> {
+        let fresh = ModuleThread::start(worker_name(worker))?;
+        self.watch(Role::Worker(worker, Arc::clone(&fresh)), &fresh.watched);
+        Ok(fresh)
+    }
+
+    /// Puts a thread in a worker's place.
+    pub(crate) fn replace(&self, worker: WorkerIndex, fresh: &Arc<ModuleThread>) {
+        self.workers.rcu(|workers| {
+            let mut workers = Vec::clone(workers);
+            workers[worker.0] = Arc::clone(fresh);
+            workers
+        });
+        if let Some(listener) = self.listener.get().and_then(Weak::upgrade) {
+            listener.replaced(worker, fresh);
+        }
+    }
+
+    /// The incarnation that a thread runs the code of.
+    pub(crate) fn incarnation(&self, number: u32) -> Option<Arc<Incarnation>> {
+        self.incarnations.get(&number)?.upgrade()
+    }
+
+    /// A number for an incarnation, unique in the process.
+    pub(crate) fn next_number(&self) -> u32 {
+        self.numbers.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// Lets the watchdog find an incarnation by its number.
+    pub(crate) fn enrol(&self, incarnation: &Arc<Incarnation>) {
+        self.incarnations.retain(|_, known| known.strong_count() > 0);
+        self.incarnations
+            .insert(incarnation.number(), Arc::downgrade(incarnation));
+    }
+
+    /// Holds an instance until its incarnation is over and nobody else holds it.
+    pub(crate) fn hold(&self, number: u32, instance: Arc<dyn Any + Send + Sync>) {
+        let released = false;
+        self.instances().insert(number, Instance { instance, released });
+    }
+
+    /// An incarnation is over: its instance is dropped when nobody uses it any more.
+    pub(crate) fn release(&self, number: u32) {
+        let mut instances = self.instances();
+        if self.current {
+            let instance = instances.remove(&number);
+            drop(instances);
+            drop(instance);
+        } else if let Some(instance) = instances.get_mut(&number) {
+            instance.released = true;
+        }
+    }
+
+    /// Whether no route, call or chain uses an instance.
+    pub(crate) fn is_unused(&self, number: u32) -> bool {
+        let instances = self.instances();
+        instances
+            .get(&number)
+            .is_none_or(|held| Arc::strong_count(&held.instance) == 1)
+    }
+
+    /// Drops released instances that nobody uses, each on a thread of its own: a drop is the module's code, and may
+    /// block or panic.
+    pub(crate) fn drop_unused(self: &Arc<Self>) {
+        let mut instances = self.instances();
+        let unused = instances.extract_if(|_, held| held.released && Arc::strong_count(&held.instance) == 1);
+        let unused: Vec<_> = unused.collect();
+        drop(instances);
+        for (incarnation, held) in unused {
+            let operation = Operation::DROP;
+            let dropping = self.spawn("drop".into(), move |_| {
+                if let Err(panic) = guarded_now(Site { incarnation, operation }, || drop(held.instance)) {
+                    tracing::error!(reason = panic.text(), "a module panicked while it was dropped");
+                }
+            });
+            if let Err(error) = dropping {
+                // The instance went with the closure: it was dropped here.
+                tracing::error!(%error, "no thread to drop a module on");
+            }
+        }
+    }
+
+    /// Leaves what is still used by a stuck thread alone for ever.
+    pub(crate) fn leak_released(&self) {
+        for (_, held) in self.instances().drain() {
+            std::mem::forget(held.instance);
+        }
+    }
+
+    /// How many instances wait for their drop.
+    pub(crate) fn released(&self) -> usize {
+        self.instances().values().filter(|held| held.released).count()
+    }
+
+    /// Runs a function on a watched thread of its own.
+    pub(crate) fn spawn(
+        &self,
+        name: String,
+        run: impl FnOnce(&Arc<Watched>) + Send + 'static,
+    ) -> io::Result<Arc<Watched>> {
+        let thread = Watched::spawn(name, move |own| {
+            run(own);
+            own.retire();
+        })?;
+        self.watch(Role::Short, &thread);
+        Ok(thread)
+    }
+
+    /// Starts the own thread of a module.
+    pub(crate) fn start_own(&self, module: &str) -> io::Result<Arc<ModuleThread>> {
+        if self.current {
+            return Ok(self.worker(WorkerIndex(0)));
+        }
+        let thread = ModuleThread::start(format!("module {module}"))?;
+        self.watch(Role::Own(Arc::clone(&thread)), &thread.watched);
+        Ok(thread)
+    }
+
+    /// Where supervisors and the clocks of background calls run, and no module code.
+    pub(crate) fn control(&self) -> &ArbiterHandle {
+        self.control.arbiter()
+    }
+
+    /// Whether module code may only run on the current arbiter.
+    pub(crate) fn is_current(&self) -> bool {
+        self.current
+    }
+
+    fn stop(&self) {
+        for instance in self.instances().values_mut() {
+            instance.released = true;
+        }
+        if self.current {
+            return self.instances().clear();
+        }
+        for (role, _) in self.threads() {
+            if let Role::Worker(_, thread) | Role::Own(thread) = role {
+                thread.stop();
+            }
+        }
+        self.control.stop();
+    }
+}
+
+fn worker_name(worker: WorkerIndex) -> String {
+    format!("worker {}", worker.0)
+}
+
+/// The threads of a host: dispatch workers, which run module code, and a control thread, which runs none. Each has an
+/// actix system of its own, so they work beside any runtime. A watchdog replaces a worker that a module blocks.
 pub struct WorkerThreads {
-    arbiters: Vec<actix::ArbiterHandle>,
-    system: Option<(System, JoinHandle<()>)>,
+    pub(crate) pool: Arc<Pool>,
+    watchdog: Option<Sender<()>>,
+}
+
+impl fmt::Debug for WorkerThreads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WorkerThreads")
+            .field(&**self.pool.workers.load())
+            .finish()
+    }
 }
 
 impl WorkerThreads {
@@ -31,60 +269,59 @@ impl WorkerThreads {
     /// # Errors
     /// The operating system gave no thread.
     pub fn start(count: usize) -> io::Result<Self> {
-        let (started, start) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("ganglion-system".into())
-            .spawn(move || {
-                let runner = System::new();
-                let arbiters: Vec<_> = (0..count.max(1)).map(|_| Arbiter::new().handle()).collect();
-                // The receiver is gone only if the starter panicked; then there is nothing to run.
-                if started.send((arbiters, System::current())).is_ok() {
-                    // An error is an exit code that nobody sets.
-                    let _ = runner.run();
-                }
-            })?;
-        let (arbiters, system) = start.recv().map_err(io::Error::other)?;
+        let control = ModuleThread::start("ganglion control".into())?;
+        let workers: io::Result<Vec<_>> = (0..count.max(1))
+            .map(|worker| ModuleThread::start(worker_name(WorkerIndex(worker))))
+            .collect();
+        let pool = Arc::new(Pool::new(workers?, control, false));
+        for (worker, thread) in pool.workers.load().iter().enumerate() {
+            pool.watch(Role::Worker(WorkerIndex(worker), Arc::clone(thread)), &thread.watched);
+        }
+        let (stop, stopped): (Sender<()>, Receiver<()>) = channel();
+        watchdog::start(Arc::clone(&pool), stopped)?;
         Ok(Self {
-            arbiters,
-            system: Some((system, thread)),
+            pool,
+            watchdog: Some(stop),
         })
     }
 
-    /// One worker: the current arbiter. For hosts that run an actix system themselves, and for paused clocks in tests.
+    /// One worker: the current arbiter, which is control thread too and is not watched. For hosts that run an actix system
+    /// themselves, and for paused clocks in tests.
     ///
     /// # Panics
     /// Outside of an actix system.
     #[must_use]
     pub fn current() -> Self {
+        let thread = ModuleThread::current();
+        let pool = Pool::new(vec![Arc::clone(&thread)], thread, true);
         Self {
-            arbiters: vec![Arbiter::current()],
-            system: None,
+            pool: Arc::new(pool),
+            watchdog: None,
         }
     }
 
-    /// The workers' arbiters.
+    /// Tells this one about replaced workers, from now on.
+    pub fn listen(&self, listener: Weak<dyn WorkerListener>) {
+        let first = self.pool.listener.set(listener);
+        debug_assert!(first.is_ok(), "one listener");
+    }
+
+    /// Every worker with the thread that it is now.
     #[must_use]
-    pub fn arbiters(&self) -> &[actix::ArbiterHandle] {
-        &self.arbiters
+    pub fn workers(&self) -> Vec<(WorkerIndex, Arc<ModuleThread>)> {
+        let workers = self.pool.workers.load();
+        let numbered = workers.iter().enumerate();
+        numbered
+            .map(|(worker, thread)| (WorkerIndex(worker), Arc::clone(thread)))
+            .collect()
     }
 
-    /// Every worker.
-    pub fn indices(&self) -> impl Iterator<Item = WorkerIndex> + use<> {
-        (0..self.arbiters.len()).map(WorkerIndex)
-    }
-
-    /// The worker that a module's background calls run on: modules are spread over all.
-    #[must_use]
-    pub fn home(&self, module: usize) -> &actix::ArbiterHandle {
-        &self.arbiters[module % self.arbiters.len()]
-    }
-
-    /// Runs a function on a worker.
+    /// Runs a function on a thread.
     ///
     /// # Errors
-    /// The worker has ended, or the function panicked.
+    /// The thread has ended, or the function panicked.
     pub async fn run_on<T: Send + 'static>(
-        arbiter: &actix::ArbiterHandle,
+        arbiter: &ArbiterHandle,
         function: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, WorkerEnded> {
         let (done, result) = oneshot::channel();
@@ -95,10 +332,25 @@ impl WorkerThreads {
         result.await.map_err(|_| WorkerEnded)
     }
 
-    /// Ends the workers. What runs on them is dropped at its next await; a blocked worker ends when it unblocks.
+    /// Ends the threads. What runs on them is dropped at its next await; a stuck one ends when it gets unstuck.
     pub fn stop(&mut self) {
-        if let Some((system, _thread)) = self.system.take() {
-            system.stop();
+        self.pool.stop();
+        // It goes on until the instances are dropped, for a while.
+        self.watchdog = None;
+    }
+}
+
+impl Pool {
+    fn new(workers: Vec<Arc<ModuleThread>>, control: Arc<ModuleThread>, current: bool) -> Self {
+        Self {
+            workers: ArcSwap::from_pointee(workers),
+            control,
+            current,
+            watched: Mutex::default(),
+            incarnations: DashMap::new(),
+            instances: Mutex::default(),
+            listener: OnceLock::new(),
+            numbers: AtomicU32::new(0),
         }
     }
 }

@@ -33,13 +33,34 @@ enum Progress<C: Routed> {
     Taken,
 }
 
+/// The subscription that is being asked.
+struct Asked {
+    at: Instant,
+    /// The end of its budget.
+    until: Instant,
+    /// The module's code has begun.
+    begun: bool,
+}
+
+/// What becomes of a chain whose worker was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Displaced {
+    /// It goes on with another worker, on its next leg.
+    GoOn,
+    /// Another module than the one that is blamed has begun its answer. It is not asked twice, so the chain waits for it
+    /// until the end of its budget.
+    WaitUntil(Instant),
+}
+
 /// One callback on its way through its route.
-pub struct Chain<C: Routed, H = ganglion_actors::ModuleHandle> {
+pub struct Chain<C: Routed, H = Arc<ganglion_actors::Incarnation>> {
     route: Arc<Route<C, H>>,
     args: Arc<C>,
     progress: Progress<C>,
     steps: Vec<Step>,
-    asked_at: Option<Instant>,
+    asked: Option<Asked>,
+    /// How often it went on with another worker. What a worker of a former leg says comes too late.
+    leg: u32,
 }
 
 impl<C: Routed, H> Chain<C, H> {
@@ -52,7 +73,8 @@ impl<C: Routed, H> Chain<C, H> {
             args: Arc::new(args),
             progress: Progress::Open(Default::default()),
             steps,
-            asked_at: None,
+            asked: None,
+            leg: 0,
         }
     }
 
@@ -82,14 +104,65 @@ impl<C: Routed, H> Chain<C, H> {
         None
     }
 
-    /// The next subscription is being asked since this moment.
-    pub fn asked(&mut self, at: Instant) {
-        self.asked_at = Some(at);
+    /// The next subscription is being asked since this moment, until the end of its budget.
+    pub fn asked(&mut self, at: Instant, until: Instant) {
+        let begun = false;
+        self.asked = Some(Asked { at, until, begun });
+    }
+
+    /// Which leg the chain is on.
+    #[must_use]
+    pub fn leg(&self) -> u32 {
+        self.leg
+    }
+
+    /// The code of the module that is being asked may begin; not if the chain has gone on without this leg.
+    #[must_use]
+    pub fn begin(&mut self, leg: u32) -> bool {
+        match &mut self.asked {
+            Some(asked) if self.leg == leg => {
+                asked.begun = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Its worker was given up, for this module if it is known. A question that was not begun is withdrawn, to be asked
+    /// again on the next leg.
+    pub fn displace(&mut self, blamed: Option<&str>, now: Instant) -> Displaced {
+        let asked = self.route.subscriptions().get(self.steps.len());
+        let to_blame = match (blamed, asked) {
+            (Some(blamed), Some(asked)) => *asked.id == *blamed,
+            // The thread ended: what ran there is gone.
+            _ => true,
+        };
+        match self.asked.as_ref().filter(|asked| asked.begun) {
+            Some(asked) if !to_blame && asked.until > now => return Displaced::WaitUntil(asked.until),
+            Some(_) => self.overrun(now),
+            None => self.next_leg(),
+        }
+        Displaced::GoOn
+    }
+
+    /// The module that is being asked does not answer: it exceeded its deadline, and the chain goes on without it.
+    pub fn overrun(&mut self, now: Instant) {
+        if let Some(asked) = &self.asked {
+            let duration = now.saturating_duration_since(asked.at);
+            let failure = CallFailure::new(FailureKind::DeadlineExceeded, Some("its worker was blocked".to_owned()));
+            self.settle(Err(failure), duration);
+        }
+        self.next_leg();
+    }
+
+    fn next_leg(&mut self) {
+        self.asked = None;
+        self.leg += 1;
     }
 
     /// The subscription that was asked answered or failed. Too late, if the outcome is fixed: then nothing happens.
     pub fn settle(&mut self, answer: Result<C::Answer, CallFailure>, duration: Duration) {
-        self.asked_at = None;
+        self.asked = None;
         let state = match std::mem::replace(&mut self.progress, Progress::Taken) {
             Progress::Open(state) => state,
             decided => {
@@ -106,9 +179,9 @@ impl<C: Routed, H> Chain<C, H> {
     /// The chain's deadline has passed: who is being asked, and all who were not reached, exceeded it.
     pub fn expire(&mut self, now: Instant) {
         let mut duration = self
-            .asked_at
+            .asked
             .take()
-            .map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked));
+            .map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked.at));
         while self.next_subscription().is_some() {
             self.settle(Err(FailureKind::DeadlineExceeded.into()), duration);
             duration = Duration::ZERO;
@@ -160,11 +233,12 @@ impl<C: Routed, H> Chain<C, H> {
             for note in notes {
                 detail = Some(detail.map_or(note.clone(), |detail| format!("{detail}; {note}")));
             }
-            self.push(result, duration, detail, None);
+            self.push(result, duration, detail.map(shortened), None);
             return self.decide(Outcome::Error(error));
         }
         let subscription = &self.route.subscriptions()[self.steps.len()];
         let then = subscription.policy.then(kind);
+        let detail = detail.map(shortened);
         let (module, callback, reason) = (&*subscription.id, C::SPEC.name, detail.as_deref().unwrap_or_default());
         tracing::warn!(module, callback, %kind, reason, policy = then.as_str(), "module gave no answer");
         self.push(result, duration, detail, Some(then));
@@ -225,6 +299,17 @@ impl<C: Routed, H> Chain<C, H> {
             steps,
         });
     }
+}
+
+/// The longest detail, in bytes: a module may say anything.
+const MAX_DETAIL: usize = 1024;
+
+fn shortened(mut detail: String) -> String {
+    if detail.len() > MAX_DETAIL {
+        detail.truncate(detail.floor_char_boundary(MAX_DETAIL));
+        detail.push('…');
+    }
+    detail
 }
 
 /// Whether a status says that something failed; a module's error with another one is a failure like any other.

@@ -1,10 +1,12 @@
 //! The dispatcher actor: drives chains on one worker.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
-use ganglion_actors::WorkerIndex;
+use ganglion_actors::{Incarnation, ModuleThread, Worker};
+use ganglion_api::{CallFailure, MatrixError, WebRequest, WebResource, WebResponse};
 use tokio::time::Instant;
 
 use crate::chain::Chain;
@@ -63,6 +65,7 @@ impl Drop for Loaded {
 /// Asks the modules on a callback's route.
 pub(crate) struct Dispatch<C: Routed> {
     pub(crate) chain: SharedChain<C>,
+    pub(crate) leg: u32,
     pub(crate) deadline: Instant,
     pub(crate) loaded: Loaded,
 }
@@ -73,15 +76,60 @@ impl<C: Routed> Message for Dispatch<C> {
     type Result = ();
 }
 
+/// Whether a request to a web resource may be made elsewhere: as long as it has not begun.
+#[derive(Debug, Default)]
+pub(crate) struct Turn(AtomicU8);
+
+impl Turn {
+    const BEGUN: u8 = 1;
+    const WITHDRAWN: u8 = 2;
+
+    fn take(&self, turn: u8) -> bool {
+        self.0
+            .compare_exchange(0, turn, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// It begins, unless it was withdrawn.
+    pub(crate) fn begin(&self) -> bool {
+        self.take(Self::BEGUN)
+    }
+
+    /// It is withdrawn, unless it has begun.
+    pub(crate) fn withdraw(&self) -> bool {
+        self.take(Self::WITHDRAWN)
+    }
+}
+
+/// Lets a web resource answer a request.
+pub(crate) struct Serve {
+    pub(crate) incarnation: Arc<Incarnation>,
+    pub(crate) resource: Arc<dyn WebResource>,
+    pub(crate) request: WebRequest,
+    pub(crate) deadline: Instant,
+    pub(crate) turn: Arc<Turn>,
+    pub(crate) loaded: Loaded,
+}
+
+/// A Matrix error is an answer.
+pub(crate) type Served = Result<Result<WebResponse, MatrixError>, CallFailure>;
+
+impl Message for Serve {
+    type Result = Served;
+}
+
 /// The dispatcher of one worker.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
-    worker: WorkerIndex,
+    worker: Rc<Worker>,
 }
 
 impl Dispatcher {
-    pub(crate) fn new(worker: WorkerIndex) -> Self {
-        Self { worker }
+    /// The dispatcher of this thread, which is the current one.
+    pub(crate) fn new(thread: Arc<ModuleThread>) -> Self {
+        Self {
+            worker: Rc::new(Worker::new(thread)),
+        }
     }
 }
 
@@ -98,30 +146,62 @@ impl<C: Routed> Handler<Dispatch<C>> for Dispatcher {
 
     /// Chains of different callbacks run side by side. Once begun, a chain goes on without its caller.
     fn handle(&mut self, dispatch: Dispatch<C>, _ctx: &mut Self::Context) -> Self::Result {
-        let worker = self.worker;
+        let worker = Rc::clone(&self.worker);
         Box::pin(async move {
-            drive(worker, &dispatch.chain, dispatch.deadline).await;
+            drive(&worker, &dispatch.chain, dispatch.leg, dispatch.deadline).await;
             drop(dispatch.loaded);
         })
     }
 }
 
-/// Asks one module after the other until the outcome is fixed.
-async fn drive<C: Routed>(worker: WorkerIndex, chain: &SharedChain<C>, deadline: Instant) {
+impl Handler<Serve> for Dispatcher {
+    type Result = ResponseFuture<Served>;
+
+    fn handle(&mut self, serve: Serve, _ctx: &mut Self::Context) -> Self::Result {
+        let worker = Rc::clone(&self.worker);
+        Box::pin(async move {
+            let Serve {
+                incarnation,
+                resource,
+                request,
+                deadline,
+                turn,
+                loaded,
+            } = serve;
+            let served = incarnation.respond(&worker, resource, request, deadline, move || turn.begin());
+            let served = served.await;
+            drop(loaded);
+            served
+        })
+    }
+}
+
+/// Asks one module after the other until the outcome is fixed, or the chain goes on with another worker.
+async fn drive<C: Routed>(worker: &Worker, chain: &SharedChain<C>, leg: u32, deadline: Instant) {
     loop {
         let asked_at = Instant::now();
-        let (module, subscriber, args) = {
+        let (incarnation, subscriber, args) = {
             let mut chain = chain.lock();
+            if chain.leg() != leg {
+                return;
+            }
             if asked_at >= deadline {
                 chain.expire(asked_at);
             }
             let args = Arc::clone(chain.args());
             let Some(next) = chain.next_subscription() else { return };
-            let asked = (next.module.clone(), Arc::clone(&next.subscriber), args);
-            chain.asked(asked_at);
-            asked
+            let (incarnation, subscriber) = (Arc::clone(&next.incarnation), Arc::clone(&next.subscriber));
+            let budget = incarnation.module().limits().call_timeout;
+            chain.asked(asked_at, deadline.min(asked_at + budget));
+            (incarnation, subscriber, args)
         };
-        let answer = module.call(worker, subscriber, args, deadline).await;
-        chain.lock().settle(answer, asked_at.elapsed());
+        let shared = chain.clone();
+        let begin = move || shared.lock().begin(leg);
+        let answer = incarnation.call(worker, subscriber, args, deadline, begin).await;
+        let mut chain = chain.lock();
+        if chain.leg() != leg {
+            return;
+        }
+        chain.settle(answer, asked_at.elapsed());
     }
 }

@@ -1,39 +1,89 @@
 //! The callers' side: finds the route, picks a worker, holds the deadline.
 
 use std::fmt;
+use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use actix::Addr;
-use ganglion_actors::{CacheService, ModuleHandle, ModuleState, WorkerIndex};
-use ganglion_api::{
-    CallFailure, FailureKind, LocalFuture, MatrixError, ModuleError, WebRequest, WebResource, WebResponse,
-};
-use tokio::time::{Instant, timeout_at};
+use actix::{Actor as _, Addr, MailboxError};
+use arc_swap::ArcSwap;
+use futures_util::future::{Either, select};
+use ganglion_actors::{CacheService, ModuleHandle, ModuleState, ModuleThread, WorkerIndex, WorkerListener};
+use ganglion_api::{FailureKind, MatrixError, WebRequest};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 
-use crate::chain::{Chain, neutral};
+use crate::chain::{Chain, Displaced, neutral};
 use crate::decision::{Decision, Outcome};
-use crate::dispatcher::{Dispatch, Dispatcher, Load, Loaded, SharedChain};
+use crate::dispatcher::{Dispatch, Dispatcher, Load, Loaded, Serve, Served, SharedChain, Turn};
 use crate::fold::Routed;
 use crate::resources::{MountedResource, ResourceTable};
 use crate::route::RoutingTable;
+use crate::routing::Routing;
 
 /// A worker as its callers see it.
+#[derive(Clone)]
 pub(crate) struct DispatchWorker {
-    pub(crate) index: WorkerIndex,
-    pub(crate) dispatcher: Addr<Dispatcher>,
-    pub(crate) load: Arc<Load>,
+    thread: Arc<ModuleThread>,
+    dispatcher: Addr<Dispatcher>,
+    load: Arc<Load>,
+}
+
+impl DispatchWorker {
+    /// Starts the dispatcher of a thread.
+    fn start(thread: &Arc<ModuleThread>) -> Self {
+        let own = Arc::clone(thread);
+        Self {
+            thread: Arc::clone(thread),
+            dispatcher: Dispatcher::start_in_arbiter(thread.arbiter(), move |_| Dispatcher::new(own)),
+            load: Arc::default(),
+        }
+    }
+}
+
+/// The workers of this moment.
+pub(crate) struct DispatchWorkers(ArcSwap<Vec<DispatchWorker>>);
+
+impl DispatchWorkers {
+    pub(crate) fn start<'a>(threads: impl IntoIterator<Item = &'a Arc<ModuleThread>>) -> Self {
+        let workers = threads.into_iter().map(DispatchWorker::start);
+        Self(ArcSwap::from_pointee(workers.collect()))
+    }
+}
+
+impl WorkerListener for DispatchWorkers {
+    fn replaced(&self, worker: WorkerIndex, thread: &Arc<ModuleThread>) {
+        let fresh = DispatchWorker::start(thread);
+        self.0.rcu(|workers| {
+            let mut workers = Vec::clone(workers);
+            if let Some(worker) = workers.get_mut(worker.get()) {
+                *worker = fresh.clone();
+            }
+            workers
+        });
+    }
+}
+
+/// How a worker let its caller go.
+enum LetGo<T> {
+    /// It is done.
+    Done(T),
+    /// The deadline has passed, or Ganglion was stopped.
+    Over,
+    /// It was given up.
+    GivenUp,
 }
 
 pub(crate) struct Shared {
-    pub(crate) routes: RoutingTable,
-    pub(crate) resources: ResourceTable,
+    pub(crate) routing: Arc<Routing>,
     pub(crate) modules: Vec<ModuleHandle>,
-    pub(crate) workers: Vec<DispatchWorker>,
+    pub(crate) workers: Arc<DispatchWorkers>,
     pub(crate) turn: AtomicUsize,
     pub(crate) deadline: Duration,
     pub(crate) caches: Arc<CacheService>,
+    pub(crate) stopped: CancellationToken,
 }
 
 /// Asks the modules. Clones are the same dispatcher; they may be used from every thread of a tokio runtime.
@@ -63,21 +113,65 @@ impl DispatchHandle {
     /// # Panics
     /// Outside of a tokio runtime with a timer.
     pub async fn ask<C: Routed>(&self, args: C) -> Decision<C> {
-        let route = match self.shared.routes.route::<C>() {
+        let route = match self.shared.routing.tables().routes.route::<C>() {
             Some(route) if !route.subscriptions().is_empty() => Arc::clone(route),
             _ => return neutral(&args),
         };
         let deadline = Instant::now() + self.shared.deadline;
         let chain = SharedChain::new(Chain::new(route, args));
+        while self.leg(&chain, deadline).await.is_continue() {}
+        conclude(&chain, deadline)
+    }
+
+    /// Lets one worker drive the chain. `Continue`: the worker was given up, and another is to go on.
+    async fn leg<C: Routed>(&self, chain: &SharedChain<C>, deadline: Instant) -> ControlFlow<()> {
         let worker = self.least_loaded();
         let dispatch = Dispatch {
             chain: chain.clone(),
+            leg: chain.lock().leg(),
             deadline,
             loaded: Loaded::new(&worker.load),
         };
-        // Whether the worker is done, the deadline has passed or the worker has ended: the chain knows what is known.
-        let _ = timeout_at(deadline, worker.dispatcher.send(dispatch)).await;
-        conclude(&chain, deadline)
+        let mut sent = pin!(worker.dispatcher.send(dispatch));
+        match self.wait(&worker, sent.as_mut(), deadline).await {
+            LetGo::Done(()) | LetGo::Over => return ControlFlow::Break(()),
+            LetGo::GivenUp => {}
+        }
+        let blamed = worker.thread.blame().and_then(|blame| blame.module.clone());
+        let displaced = chain.lock().displace(blamed.as_deref(), Instant::now());
+        if let Displaced::WaitUntil(until) = displaced {
+            let until = pin!(sleep_until(until.min(deadline)));
+            if let Either::Left((Ok(()), _)) = select(sent, until).await {
+                return ControlFlow::Break(());
+            }
+            chain.lock().overrun(Instant::now());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Waits for a worker's answer, for the deadline, or until the worker is given up.
+    async fn wait<T>(
+        &self,
+        worker: &DispatchWorker,
+        sent: impl Future<Output = Result<T, MailboxError>>,
+        deadline: Instant,
+    ) -> LetGo<T> {
+        let given_up = worker.thread.given_up();
+        let ended = match given_up.run_until_cancelled(timeout_at(deadline, sent)).await {
+            Some(Ok(Ok(done))) => return LetGo::Done(done),
+            Some(Ok(Err(MailboxError::Timeout)) | Err(_)) => return LetGo::Over,
+            Some(Ok(Err(MailboxError::Closed))) => true,
+            None => false,
+        };
+        if ended {
+            // The thread has ended, and another takes its place.
+            let noticed = timeout_at(deadline, given_up.cancelled());
+            let noticed = self.shared.stopped.run_until_cancelled(noticed).await;
+            if !matches!(noticed, Some(Ok(()))) {
+                return LetGo::Over;
+            }
+        }
+        LetGo::GivenUp
     }
 
     /// Lets a web resource answer a request; its module's budget holds on the caller's side. A Matrix error is an
@@ -88,52 +182,73 @@ impl DispatchHandle {
     ///
     /// # Cancellation
     /// As for [`ask`](Self::ask).
-    pub async fn respond(
-        &self,
-        mounted: &MountedResource,
-        request: WebRequest,
-    ) -> Result<Result<WebResponse, MatrixError>, CallFailure> {
-        let deadline = Instant::now() + mounted.module.limits().call_timeout;
-        let worker = self.least_loaded();
-        let resource = LoadedResource {
-            resource: Arc::clone(&mounted.resource),
-            _loaded: Loaded::new(&worker.load),
-        };
-        let answer = mounted
-            .module
-            .respond(worker.index, Arc::new(resource), request, deadline);
-        let answer = timeout_at(deadline, answer).await;
-        answer.unwrap_or_else(|_elapsed| Err(FailureKind::DeadlineExceeded.into()))
+    pub async fn respond(&self, mounted: &MountedResource, request: WebRequest) -> Served {
+        let deadline = Instant::now() + mounted.module().limits().call_timeout;
+        loop {
+            let worker = self.least_loaded();
+            let turn = Arc::<Turn>::default();
+            let serve = Serve {
+                incarnation: Arc::clone(&mounted.incarnation),
+                resource: Arc::clone(&mounted.resource),
+                request: request.clone(),
+                deadline,
+                turn: Arc::clone(&turn),
+                loaded: Loaded::new(&worker.load),
+            };
+            let mut sent = pin!(worker.dispatcher.send(serve));
+            match self.wait(&worker, sent.as_mut(), deadline).await {
+                LetGo::Done(served) => return served,
+                LetGo::Over => return Err(self.silence(deadline).into()),
+                // It has not begun: another worker makes it.
+                LetGo::GivenUp if turn.withdraw() => {}
+                LetGo::GivenUp => {
+                    return match timeout_at(deadline, sent).await {
+                        Ok(Ok(served)) => served,
+                        _ => Err(self.silence(deadline).into()),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Why nobody answers.
+    fn silence(&self, deadline: Instant) -> FailureKind {
+        if Instant::now() < deadline {
+            FailureKind::NotRunning
+        } else {
+            FailureKind::DeadlineExceeded
+        }
     }
 
     /// The worker with the fewest dispatches, in turn among equals: one that a module blocks keeps its load, so that
-    /// new calls go elsewhere.
-    fn least_loaded(&self) -> &DispatchWorker {
-        let workers = &self.shared.workers;
+    /// new calls go elsewhere. One that has ended drops its load, so it is passed over as long as there is another.
+    fn least_loaded(&self) -> DispatchWorker {
+        let workers = self.shared.workers.0.load();
         let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed) % workers.len();
         let (before, after) = workers.split_at(turn);
+        let load = |worker: &DispatchWorker| (worker.thread.has_ended(), worker.load.get());
         let mut best = &workers[turn];
         for worker in after.iter().chain(before) {
-            if worker.load.get() < best.load.get() {
+            if load(worker) < load(best) {
                 best = worker;
             }
         }
-        best
+        best.clone()
     }
 
-    /// The routes.
+    /// The routes of this moment.
     #[must_use]
-    pub fn routes(&self) -> &RoutingTable {
-        &self.shared.routes
+    pub fn routes(&self) -> Arc<RoutingTable> {
+        Arc::clone(&self.shared.routing.tables().routes)
     }
 
-    /// The web resources.
+    /// The web resources of this moment.
     #[must_use]
-    pub fn resources(&self) -> &ResourceTable {
-        &self.shared.resources
+    pub fn resources(&self) -> Arc<ResourceTable> {
+        Arc::clone(&self.shared.routing.tables().resources)
     }
 
-    /// Every enabled module, in the order of the file.
+    /// Every module, in the order of the file, disabled ones too.
     #[must_use]
     pub fn modules(&self) -> &[ModuleHandle] {
         &self.shared.modules
@@ -145,31 +260,28 @@ impl DispatchHandle {
         &self.shared.caches
     }
 
-    /// Whether every enabled module runs.
+    /// The module with this id.
+    #[must_use]
+    pub fn module(&self, id: &str) -> Option<&ModuleHandle> {
+        self.shared.modules.iter().find(|module| module.id() == id)
+    }
+
+    /// The modules that should run and do not.
+    pub fn absent(&self) -> impl Iterator<Item = &ModuleHandle> {
+        let absent = |state| !matches!(state, ModuleState::Running | ModuleState::Disabled);
+        self.shared.modules.iter().filter(move |module| absent(module.state()))
+    }
+
+    /// Whether every module runs that is not disabled.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.shared
-            .modules
-            .iter()
-            .all(|module| module.state() == ModuleState::Running)
+        self.absent().next().is_none()
     }
 
     /// The deadline of a whole chain.
     #[must_use]
     pub fn deadline(&self) -> Duration {
         self.shared.deadline
-    }
-}
-
-/// A web resource that counts as its worker's load until the worker is done with it, not only while its caller waits.
-struct LoadedResource {
-    resource: Arc<dyn WebResource>,
-    _loaded: Loaded,
-}
-
-impl WebResource for LoadedResource {
-    fn respond(&self, request: WebRequest) -> LocalFuture<'_, Result<WebResponse, ModuleError>> {
-        self.resource.respond(request)
     }
 }
 

@@ -22,9 +22,10 @@ mod json;
 mod policy;
 mod resources;
 mod route;
+mod routing;
 mod start;
 
-pub use chain::{Chain, neutral};
+pub use chain::{Chain, Displaced, neutral};
 pub use decision::{Decision, JsonDecision, Outcome, Step, StepResult};
 pub use fields::clean_error;
 pub use fold::{Fold, Folded, Routed};

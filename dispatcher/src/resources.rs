@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ganglion_actors::ModuleHandle;
+use ganglion_actors::{Incarnation, ModuleHandle};
 use ganglion_api::{RECOMMENDED_NAMESPACE, ResourcePath, WebResource, is_at_or_below, is_reserved};
 use percent_encoding::percent_decode_str;
 
@@ -12,10 +12,18 @@ use percent_encoding::percent_decode_str;
 pub struct MountedResource {
     /// Its path.
     pub path: ResourcePath,
-    /// The module's.
-    pub module: ModuleHandle,
+    /// The module's present incarnation.
+    pub incarnation: Arc<Incarnation>,
     /// What answers.
     pub resource: Arc<dyn WebResource>,
+}
+
+impl MountedResource {
+    /// The module.
+    #[must_use]
+    pub fn module(&self) -> &ModuleHandle {
+        self.incarnation.module()
+    }
 }
 
 /// All web resources, by path.
@@ -27,12 +35,16 @@ pub struct ResourceTable {
 
 impl ResourceTable {
     /// Mounts a module's resource. The first one on a path stays, as in Synapse.
-    pub(crate) fn mount(&mut self, path: ResourcePath, module: ModuleHandle, resource: Arc<dyn WebResource>) {
+    pub(crate) fn mount(&mut self, path: ResourcePath, incarnation: Arc<Incarnation>, resource: Arc<dyn WebResource>) {
         if self.mounted.contains_key(path.as_str()) {
-            self.shadowed.push((module.id().to_owned(), path));
+            self.shadowed.push((incarnation.module().id().to_owned(), path));
         } else {
-            self.mounted
-                .insert(path.as_str().to_owned(), MountedResource { path, module, resource });
+            let mounted = MountedResource {
+                path,
+                incarnation,
+                resource,
+            };
+            self.mounted.insert(mounted.path.as_str().to_owned(), mounted);
         }
     }
 

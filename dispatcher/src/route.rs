@@ -5,28 +5,28 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ganglion_actors::ModuleHandle;
+use ganglion_actors::{Incarnation, ModuleHandle};
 use ganglion_api::{
-    Callback, CallbackSpec, Category, Combine, JsonError, LoginType, OnUpdate, Registration, Subscriber, reference,
-    visit_all,
+    Callback, CallbackSpec, Category, Combine, JsonError, LoginType, OnUpdate, Registered, Registration, Subscriber,
+    reference, visit_all,
 };
 
 use crate::policy::{FailureRule, Policy};
 
 /// One module's place on a route.
-pub struct Subscription<C: Callback, H = ModuleHandle> {
+pub struct Subscription<C: Callback, H = Arc<Incarnation>> {
     /// The module's id.
     pub id: Arc<str>,
     /// What its failures count as here.
     pub policy: Policy,
     /// Its function.
     pub subscriber: Arc<dyn Subscriber<C>>,
-    /// The way to it.
-    pub module: H,
+    /// The way to it, through its present incarnation.
+    pub incarnation: H,
 }
 
 /// The ordered subscribers of a callback.
-pub struct Route<C: Callback, H = ModuleHandle> {
+pub struct Route<C: Callback, H = Arc<Incarnation>> {
     subscriptions: Vec<Subscription<C, H>>,
 }
 
@@ -46,14 +46,20 @@ impl<C: Callback, H> Route<C, H> {
 
 /// A module that takes part in routes.
 pub struct RoutedModule {
-    /// The way to it.
-    pub handle: ModuleHandle,
-    /// Its callbacks, in the order of registration.
-    pub callbacks: Vec<Registration>,
+    /// Its present incarnation.
+    pub incarnation: Arc<Incarnation>,
+    /// What it registered.
+    pub registered: Registered,
     /// Higher is asked first; ties keep the order of the file.
     pub priority: i64,
     /// Its failure rules.
     pub on_failure: Vec<FailureRule>,
+}
+
+impl RoutedModule {
+    fn id(&self) -> &str {
+        self.incarnation.module().id()
+    }
 }
 
 /// Why modules cannot be routed together.
@@ -83,6 +89,7 @@ pub enum RouteError {
 }
 
 /// All routes. Immutable: another set of modules is another table.
+#[derive(Default)]
 pub struct RoutingTable {
     // One `Arc<Route<C>>` a callback, at its index.
     routes: Vec<Box<dyn Any + Send + Sync>>,
@@ -114,12 +121,16 @@ impl RoutingTable {
     ///
     /// # Errors
     /// Registrations contradict each other.
-    pub fn new(mut modules: Vec<RoutedModule>, on_failure: &[FailureRule]) -> Result<Self, RouteError> {
+    pub fn new<'a>(
+        modules: impl IntoIterator<Item = &'a RoutedModule>,
+        on_failure: &[FailureRule],
+    ) -> Result<Self, RouteError> {
+        let mut modules: Vec<&RoutedModule> = modules.into_iter().collect();
         modules.sort_by_key(|module| std::cmp::Reverse(module.priority));
         let login_types = login_types(&modules)?;
         let mut entries: Vec<Vec<Entry<'_>>> = reference().iter().map(|_| Vec::new()).collect();
-        for module in &modules {
-            for registration in &module.callbacks {
+        for &module in &modules {
+            for registration in &module.registered.callbacks {
                 entries[registration.index()].push(Entry { module, registration });
             }
         }
@@ -128,14 +139,17 @@ impl RoutingTable {
             if let (Combine::SingleOwner, [first, second, ..]) = (spec.combine, &entries[..]) {
                 return Err(RouteError::SecondOwner {
                     callback: spec.name,
-                    first: first.module.handle.id().into(),
-                    second: second.module.handle.id().into(),
+                    first: first.module.id().into(),
+                    second: second.module.id().into(),
                 });
             }
         }
         let overview = entries
             .iter()
-            .map(|entries| entries.iter().map(|entry| entry.module.handle.clone()).collect())
+            .map(|entries| {
+                let modules = entries.iter().map(|entry| entry.module.incarnation.module().clone());
+                modules.collect()
+            })
             .collect();
         let mut builder = RouteBuilder {
             entries: &entries,
@@ -186,18 +200,18 @@ impl RoutingTable {
 }
 
 /// Collects the login types, which must agree on their fields.
-fn login_types(modules: &[RoutedModule]) -> Result<BTreeMap<String, LoginType>, RouteError> {
+fn login_types(modules: &[&RoutedModule]) -> Result<BTreeMap<String, LoginType>, RouteError> {
     let mut seen: BTreeMap<String, (&RoutedModule, LoginType)> = BTreeMap::new();
-    for module in modules {
-        for login_type in module.callbacks.iter().flat_map(Registration::login_types) {
+    for &module in modules {
+        for login_type in module.registered.callbacks.iter().flat_map(Registration::login_types) {
             let (first, declared) = seen
                 .entry(login_type.name.clone())
                 .or_insert_with(|| (module, login_type.clone()));
             if declared.fields != login_type.fields {
                 return Err(RouteError::LoginFields {
                     login_type: login_type.name.clone(),
-                    first: first.handle.id().into(),
-                    second: module.handle.id().into(),
+                    first: first.id().into(),
+                    second: module.id().into(),
                 });
             }
         }
@@ -213,14 +227,14 @@ fn keep_owner(entries: &mut [Vec<Entry<'_>>]) -> Vec<(Arc<str>, &'static Callbac
     let Some(owner) = entries[OnUpdate::INDEX].first() else {
         return Vec::new();
     };
-    let (owner, group) = (owner.module.handle.id().to_owned(), owner.registration.group());
+    let (owner, group) = (owner.module.id().to_owned(), owner.registration.group());
     let mut ignored = Vec::new();
     for (spec, entries) in reference().iter().zip(entries) {
         if spec.category == Category::BackgroundUpdateController {
             entries.retain(|entry| {
-                let owned = entry.module.handle.id() == owner && entry.registration.group() == group;
+                let owned = entry.module.id() == owner && entry.registration.group() == group;
                 if !owned {
-                    ignored.push((Arc::from(entry.module.handle.id()), spec));
+                    ignored.push((Arc::from(entry.module.id()), spec));
                 }
                 owned
             });
@@ -239,11 +253,11 @@ impl RouteBuilder<'_> {
     fn build<C: Callback>(&mut self) {
         let subscriptions = self.entries[C::INDEX].iter().filter_map(|entry| {
             Some(Subscription {
-                id: Arc::from(entry.module.handle.id()),
+                id: Arc::from(entry.module.id()),
                 policy: Policy::resolve(&entry.module.on_failure, self.on_failure, &C::SPEC),
                 // `None` would be a registration under another callback's index, which `Registration` rules out.
                 subscriber: entry.registration.subscriber::<C>()?,
-                module: entry.module.handle.clone(),
+                incarnation: Arc::clone(&entry.module.incarnation),
             })
         });
         self.routes

@@ -1,22 +1,22 @@
 //! From modules' specs to a dispatcher that answers.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use actix::Actor as _;
 use ganglion_actors::{
-    CacheDefaults, CacheService, LoadError, ModuleSpec, ModuleState, Surroundings, WorkerThreads, load,
+    CacheDefaults, CacheService, LoadError, ModuleHandle, ModuleSpec, ModuleState, Router, Surroundings,
+    WorkerListener, WorkerThreads,
 };
 use ganglion_api::{Homeserver, OwnedServerName};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::dispatcher::{Dispatcher, Load};
-use crate::handle::{DispatchHandle, DispatchWorker, Shared};
+use crate::handle::{DispatchHandle, DispatchWorkers, Shared};
 use crate::policy::FailureRule;
-use crate::resources::ResourceTable;
-use crate::route::{RouteError, RoutedModule, RoutingTable};
+use crate::route::RouteError;
+use crate::routing::{Place, Routing};
 
 /// A module with its place in the routes.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub struct DispatchPlan {
     pub cache: CacheDefaults,
     /// The global failure rules.
     pub on_failure: Vec<FailureRule>,
-    /// The enabled modules, in the order of the file.
+    /// The modules, in the order of the file.
     pub modules: Vec<PlannedModule>,
 }
 
@@ -71,18 +71,21 @@ pub struct Dispatching {
     handle: DispatchHandle,
     workers: WorkerThreads,
     loaded: watch::Sender<bool>,
-    // Modules live as long as this, even those that registered nothing but background calls.
-    _instances: Vec<Arc<dyn std::any::Any + Send + Sync>>,
 }
 
 impl Dispatching {
-    /// Makes all modules, in the order of the file, and routes them. Nothing is left of a start that failed.
+    /// Makes all enabled modules, in the order of the file, and routes them. Nothing is left of a start that failed.
     ///
     /// Background calls wait for [`activate`](Self::activate).
     ///
     /// # Errors
     /// A constructor failed, or the modules do not go together.
-    pub async fn start(plan: DispatchPlan, workers: WorkerThreads) -> Result<Self, StartError> {
+    pub async fn start(plan: DispatchPlan, mut workers: WorkerThreads) -> Result<Self, StartError> {
+        let places = plan.modules.iter().map(|module| Place {
+            priority: module.priority,
+            on_failure: module.on_failure.clone(),
+        });
+        let routing = Arc::new(Routing::new(places.collect(), plan.on_failure));
         let caches = Arc::new(CacheService::new(plan.cache));
         let (loaded, listen) = watch::channel(false);
         let surroundings = Surroundings {
@@ -90,41 +93,27 @@ impl Dispatching {
             homeserver: plan.homeserver,
             caches: Arc::clone(&caches),
             loaded: listen,
+            router: Arc::clone(&routing) as Arc<dyn Router>,
         };
-        let mut modules = Modules::default();
-        for (position, module) in plan.modules.into_iter().enumerate() {
-            let id = module.spec.id.clone();
-            let made = load(module.spec, position, &surroundings, &workers).await;
-            let made = made.map_err(|error| StartError::Module { id, error })?;
-            for (path, resource) in made.registered.resources {
-                modules.resources.mount(path, made.handle.clone(), resource);
-            }
-            modules.handles.0.push(made.handle.clone());
-            modules.instances.push(made.instance);
-            modules.routed.push(RoutedModule {
-                handle: made.handle,
-                callbacks: made.registered.callbacks,
-                priority: module.priority,
-                on_failure: module.on_failure,
-            });
+        let specs = plan.modules.into_iter().map(|module| module.spec);
+        let mut modules = Vec::new();
+        let started = start_modules(specs, &surroundings, &workers, &mut modules).await;
+        if let Err(error) = started.and_then(|()| Ok(routing.open()?)) {
+            stop(&modules, &routing, &mut workers);
+            return Err(error);
         }
-        let routes = RoutingTable::new(modules.routed, &plan.on_failure)?;
-        let dispatchers = workers
-            .indices()
-            .zip(workers.arbiters())
-            .map(|(index, arbiter)| DispatchWorker {
-                index,
-                dispatcher: Dispatcher::start_in_arbiter(arbiter, move |_| Dispatcher::new(index)),
-                load: Arc::new(Load::default()),
-            });
+        let threads = workers.workers();
+        let dispatchers = Arc::new(DispatchWorkers::start(threads.iter().map(|(_, thread)| thread)));
+        let listener: Weak<dyn WorkerListener> = Arc::downgrade(&dispatchers) as _;
+        workers.listen(listener);
         let shared = Shared {
-            routes,
-            resources: modules.resources,
-            workers: dispatchers.collect(),
-            modules: std::mem::take(&mut modules.handles.0),
+            routing,
+            modules,
+            workers: dispatchers,
             turn: AtomicUsize::new(0),
             deadline: plan.deadline,
             caches,
+            stopped: CancellationToken::new(),
         };
         let handle = DispatchHandle {
             shared: Arc::new(shared),
@@ -133,7 +122,6 @@ impl Dispatching {
             handle,
             workers,
             loaded,
-            _instances: modules.instances,
         })
     }
 
@@ -148,14 +136,13 @@ impl Dispatching {
         &self.handle
     }
 
-    /// Stops every module and ends the workers. Calls that wait or run fail as `not_running`.
+    /// Stops every module and ends the threads. Calls that wait or run fail as `not_running`.
     pub fn stop(&mut self) {
-        for module in self.handle.modules() {
-            if module.state() != ModuleState::Stopped {
-                module.stop();
-            }
+        let shared = &self.handle.shared;
+        if !shared.stopped.is_cancelled() {
+            stop(&shared.modules, &shared.routing, &mut self.workers);
+            shared.stopped.cancel();
         }
-        self.workers.stop();
     }
 }
 
@@ -165,21 +152,29 @@ impl Drop for Dispatching {
     }
 }
 
-/// Modules that were made so far.
-#[derive(Default)]
-struct Modules {
-    handles: StopUnlessTaken,
-    routed: Vec<RoutedModule>,
-    resources: ResourceTable,
-    instances: Vec<Arc<dyn std::any::Any + Send + Sync>>,
+/// Starts one after the other; those that were started are in `modules`, also after an error.
+async fn start_modules(
+    specs: impl Iterator<Item = ModuleSpec>,
+    surroundings: &Surroundings,
+    workers: &WorkerThreads,
+    modules: &mut Vec<ModuleHandle>,
+) -> Result<(), StartError> {
+    for (index, spec) in specs.enumerate() {
+        let id = spec.id.clone();
+        let (module, made) = ModuleHandle::start(spec, index, surroundings, workers);
+        modules.push(module);
+        let made = made.await.unwrap_or(Err(LoadError::ThreadEnded));
+        made.map_err(|error| StartError::Module { id, error })?;
+    }
+    Ok(())
 }
 
-/// Stops the modules of a start that failed.
-#[derive(Default)]
-struct StopUnlessTaken(Vec<ganglion_actors::ModuleHandle>);
-
-impl Drop for StopUnlessTaken {
-    fn drop(&mut self) {
-        self.0.iter().for_each(ganglion_actors::ModuleHandle::stop);
+fn stop(modules: &[ModuleHandle], routing: &Routing, workers: &mut WorkerThreads) {
+    for module in modules {
+        if module.state() != ModuleState::Stopped {
+            module.stop();
+        }
     }
+    routing.close();
+    workers.stop();
 }

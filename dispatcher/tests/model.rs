@@ -214,7 +214,7 @@ impl Run<'_> {
             id: Arc::from(index.to_string()),
             policy: Policy::resolve(self.rules, &[], &C::SPEC),
             subscriber: Arc::new(Stub) as Arc<dyn Subscriber<C>>,
-            module: (),
+            incarnation: (),
         });
         let args = C::from_json(self.args.clone(), &JsonPath::Root).unwrap();
         let mut chain = Chain::new(Arc::new(Route::new(subscriptions.collect())), args);

@@ -20,12 +20,13 @@ pub(super) fn check(file: &Path, registry: &Registry) -> anyhow::Result<()> {
 fn report(config: &Config, ganglion: &Ganglion) -> String {
     let dispatch = ganglion.dispatch();
     let mut text = String::new();
-    for (spec, modules) in dispatch.routes().overview().filter(|(_, modules)| !modules.is_empty()) {
+    let (routes, resources) = (dispatch.routes(), dispatch.resources());
+    for (spec, modules) in routes.overview().filter(|(_, modules)| !modules.is_empty()) {
         let order: Vec<_> = modules.iter().map(ganglion_actors::ModuleHandle::id).collect();
         let _ = writeln!(text, "{}: {}", spec.name, order.join(" > "));
     }
-    for mounted in dispatch.resources().mounted() {
-        let _ = writeln!(text, "{}: {}", mounted.path, mounted.module.id());
+    for mounted in resources.mounted() {
+        let _ = writeln!(text, "{}: {}", mounted.path, mounted.module().id());
     }
     for module in config.modules.iter().filter(|module| !module.is_enabled()) {
         let _ = writeln!(text, "disabled: {}", module.id);
@@ -34,7 +35,7 @@ fn report(config: &Config, ganglion: &Ganglion) -> String {
     for warning in &warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
-    let modules = dispatch.modules().len();
+    let modules = config.modules.iter().filter(|module| module.is_enabled()).count();
     let _ = writeln!(text, "ok: {modules} modules, {} warnings", warnings.len());
     text
 }

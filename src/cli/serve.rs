@@ -64,7 +64,7 @@ fn banner(config: &Config, ganglion: &Ganglion, server: &Server) -> String {
     let _ = writeln!(
         text,
         "ready: {} modules, admin {token}",
-        ganglion.dispatch().modules().len()
+        config.modules.iter().filter(|module| module.is_enabled()).count()
     );
     text
 }
@@ -76,15 +76,12 @@ fn serves(id: &str, enabled: bool, ganglion: &Ganglion) -> String {
     }
     let dispatch = ganglion.dispatch();
     let on_route = |modules: &[ganglion_actors::ModuleHandle]| modules.iter().any(|module| module.id() == id);
-    let callbacks = dispatch
-        .routes()
+    let (routes, resources) = (dispatch.routes(), dispatch.resources());
+    let callbacks = routes
         .overview()
         .filter(|(_, modules)| on_route(modules))
         .map(|(spec, _)| spec.name.to_owned());
-    let resources = dispatch
-        .resources()
-        .mounted()
-        .filter(|mounted| mounted.module.id() == id);
+    let resources = resources.mounted().filter(|mounted| mounted.module().id() == id);
     let all: Vec<String> = callbacks
         .chain(resources.map(|mounted| mounted.path.to_string()))
         .collect();

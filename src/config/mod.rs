@@ -3,11 +3,13 @@
 //! A file for each section; `section` reads mappings, `yaml` is the only place that knows serde_yaml's parser.
 
 mod admin;
+mod breaker;
 mod cache;
 mod dispatch;
 mod http;
 mod modules;
 mod on_failure;
+mod restart;
 mod section;
 mod value;
 mod yaml;

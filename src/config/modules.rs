@@ -6,13 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ganglion_actors::ModuleLimits;
+use ganglion_actors::{BreakerSettings, ModuleLimits, RestartSettings, Tier};
 use ganglion_api::{ModuleFactory, Registry};
 use ganglion_dispatcher::FailureRule;
 use serde_yaml::Value;
 
 use super::section::{Problems, Section};
-use super::{on_failure, value, yaml};
+use super::{breaker, on_failure, restart, value, yaml};
 
 /// One module of the config.
 #[derive(Clone)]
@@ -22,23 +22,32 @@ pub struct ModuleConfig {
     pub path: String,
     /// Its id.
     pub id: String,
-    /// Makes it; `None` if the module is disabled.
+    /// Whether it takes part from the start.
+    pub enabled: bool,
+    /// Makes it; `None` only if it is disabled and its path is not known.
     pub factory: Option<Arc<dyn ModuleFactory>>,
-    /// Its config; a falsy one is an empty object, as in Synapse.
+    /// Its config; a falsy one is an empty object, as in Synapse. That of a disabled module was not checked, and is an
+    /// empty object too if it is no JSON.
     pub config: serde_json::Value,
     /// Higher is asked first.
     pub priority: i64,
+    /// How strongly it is isolated.
+    pub tier: Tier,
     /// What it may use.
     pub limits: ModuleLimits,
+    /// When its calls are refused; each of its callbacks has a breaker of its own.
+    pub breaker: BreakerSettings,
+    /// How often it is made again after a failure.
+    pub restart: RestartSettings,
     /// Its failure rules.
     pub on_failure: Vec<FailureRule>,
 }
 
 impl ModuleConfig {
-    /// Whether it takes part.
+    /// Whether it takes part from the start.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
-        self.factory.is_some()
+        self.enabled
     }
 }
 
@@ -94,42 +103,54 @@ fn read_module(mut section: Section<'_>, registry: &Registry) -> Option<Unnamed>
     let id = section.optional("id", module_id);
     let enabled = section.or("enabled", true, value::flag);
     let config_place = section.path("config");
-    let config = section.take("config").filter(|config| enabled && !is_falsy(config));
-    let config = config.map_or_else(
-        || Ok(serde_json::json!({})),
-        |config| yaml::to_json(&config, &config_place),
-    );
+    let config = section.take("config").filter(|config| !is_falsy(config));
     let priority = section.or("priority", 0, value::integer);
-    section.optional("tier", tier);
+    let tier = section.or("tier", Tier::default(), tier);
+    let default_timeout = Duration::from_secs(1);
+    let call_timeout = section.checked("call_timeout", default_timeout, value::duration);
     let limits = ModuleLimits {
-        call_timeout: section.or("call_timeout", Duration::from_secs(1), value::duration),
+        call_timeout: call_timeout.unwrap_or(default_timeout),
         max_in_flight: section.or("max_in_flight", 64, value::count(1..=1_000_000)),
         mailbox: section.or("mailbox", 1024, value::count(0..=1_000_000)),
+        start_timeout: section.or("start_timeout", Duration::from_secs(30), value::duration),
     };
     let on_failure = on_failure::read(&mut section);
-    section.later("breaker", "breakers");
-    section.later("restart", "restarts of failed modules");
+    let breaker = breaker::read(section.section("breaker"), call_timeout);
+    let restart = restart::read(section.section("restart"));
     let module_place = section.path("module");
     section.finish();
 
-    let config = config.map_err(|(place, message)| problems.push(place, message)).ok();
+    let empty = || serde_json::json!({});
+    let config = config.map_or_else(|| Ok(empty()), |config| yaml::to_json(&config, &config_place));
+    let path = path?;
     // A disabled module may be one that does not load: that is a reason to disable it.
-    let (path, mut factory) = (path?, None);
-    if enabled {
-        factory = resolve(&path, registry)
+    let (factory, config) = if enabled {
+        let factory = resolve(&path, registry)
             .map_err(|message| problems.push(module_place, message))
             .ok();
+        let config = config.map_err(|(place, message)| problems.push(place, message)).ok();
         if let (Some(factory), Some(config)) = (&factory, &config) {
             check_config(&**factory, config, &config_place, problems);
         }
-    }
+        (factory, config)
+    } else {
+        match config {
+            Ok(config) => (registry.factory(&path), Some(config)),
+            // It could not be made as it is written.
+            Err(_) => (None, Some(empty())),
+        }
+    };
     let module = ModuleConfig {
         path,
         id: String::new(),
+        enabled,
         factory,
         config: config?,
         priority,
+        tier,
         limits,
+        breaker,
+        restart,
         on_failure,
     };
     Some(Unnamed { module, id, place })
@@ -204,14 +225,18 @@ fn module_id(value: &Value) -> Result<String, String> {
     Ok(id.to_owned())
 }
 
-fn tier(value: &Value) -> Result<(), String> {
-    match value::text(value)? {
-        "actor" => Ok(()),
-        tier @ ("inline" | "thread" | "process" | "wasm") => Err(format!(
-            "not in this version: {tier} is still to come, every module runs as actor"
-        )),
-        other => Err(format!("expected actor, found {other:?}")),
+fn tier(value: &Value) -> Result<Tier, String> {
+    let word = value::text(value)?;
+    if let "process" | "wasm" = word {
+        return Err(format!(
+            "not in this version: {word} is still to come; use inline, actor or thread"
+        ));
     }
+    let found = Tier::ALL.into_iter().find(|tier| tier.as_str() == word);
+    found.ok_or_else(|| {
+        let near = value::near(word, Tier::ALL.map(Tier::as_str));
+        format!("expected inline, actor or thread, found {word:?}{near}")
+    })
 }
 
 /// What Python takes for false: Synapse gives a module `{}` instead.

@@ -98,6 +98,18 @@ impl<'p> Section<'p> {
         self.optional(key, read).unwrap_or(default)
     }
 
+    /// Reads a key that has a default; `None` if it is refused, so that what depends on it need not be said too.
+    pub(super) fn checked<T>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        read: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Option<T> {
+        let mut refused = false;
+        let value = self.optional(key, |value| read(value).inspect_err(|_| refused = true));
+        if refused { None } else { Some(value.unwrap_or(default)) }
+    }
+
     /// Reads a key that must be there; `None` is a problem that was noted.
     pub(super) fn required<T>(
         &mut self,

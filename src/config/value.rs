@@ -50,6 +50,15 @@ pub(super) fn count(range: RangeInclusive<usize>) -> impl FnOnce(&Value) -> Resu
     }
 }
 
+/// A share of a whole, such as `0.5`: above zero, at most one.
+pub(super) fn rate(value: &Value) -> Result<f64, String> {
+    let Value::Number(number) = value else {
+        return Err(format!("expected a number such as 0.5, found {}", kind(value)));
+    };
+    let rate = number.as_f64().filter(|rate| *rate > 0.0 && *rate <= 1.0);
+    rate.ok_or_else(|| format!("expected more than 0 and at most 1, found {number}"))
+}
+
 /// A duration such as `500ms` or `5s`, longer than zero.
 pub(super) fn duration(value: &Value) -> Result<Duration, String> {
     let example = "write a duration such as 500ms, 5s or 2m";

@@ -2,7 +2,6 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
-use ganglion_actors::ModuleState;
 
 use super::Surface;
 use super::error::HttpError;
@@ -20,17 +19,15 @@ async fn health() -> &'static str {
     "OK"
 }
 
-/// Every enabled module runs.
+/// Every module runs that is not disabled.
 async fn ready(surface: web::Data<Surface>) -> Result<HttpResponse, HttpError> {
     let dispatch = surface.ganglion.dispatch();
     if dispatch.is_ready() {
         return Ok(HttpResponse::Ok().body("OK"));
     }
-    let waiting = dispatch
-        .modules()
-        .iter()
-        .filter(|module| module.state() != ModuleState::Running);
-    let waiting: Vec<_> = waiting.map(ganglion_actors::ModuleHandle::id).collect();
-    let error = format!("not running: {}", waiting.join(", "));
+    let absent = dispatch
+        .absent()
+        .map(|module| format!("{} ({})", module.id(), module.state()));
+    let error = format!("not running: {}", absent.collect::<Vec<_>>().join(", "));
     Err(HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", error))
 }

@@ -36,14 +36,14 @@ async fn answer(request: HttpRequest, payload: web::Payload, surface: web::Data<
 
 async fn respond(request: &HttpRequest, payload: web::Payload, surface: &Surface) -> Result<HttpResponse, HttpError> {
     let dispatch = surface.ganglion.dispatch();
-    let mounted = dispatch
-        .resources()
+    let resources = dispatch.resources();
+    let mounted = resources
         .find(request.path())
         .ok_or_else(|| HttpError::unrecognized("nothing is here"))?;
     let body = read(payload, surface.max_body).await?;
     let request = to_module(request, body)
         .ok_or_else(|| HttpError::bad_request("M_UNKNOWN", "the request cannot be passed on"))?;
-    let module = mounted.module.id();
+    let module = mounted.module().id();
     match dispatch.respond(mounted, request).await {
         Ok(Ok(response)) => from_module(response).ok_or_else(|| internal(StatusCode::INTERNAL_SERVER_ERROR)),
         Ok(Err(error)) => Ok(with_cors(matrix_response(module, error))),
@@ -58,7 +58,9 @@ async fn respond(request: &HttpRequest, payload: web::Payload, surface: &Surface
 /// What a client sees of a module that gave no answer. The reason stays in the log.
 fn status_of(failure: FailureKind) -> StatusCode {
     match failure {
-        FailureKind::Overloaded | FailureKind::NotRunning => StatusCode::SERVICE_UNAVAILABLE,
+        FailureKind::Overloaded | FailureKind::NotRunning | FailureKind::BreakerOpen | FailureKind::Quarantined => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         FailureKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -1,5 +1,8 @@
 //! What the config loader accepts, and what it makes of it.
 
+use std::time::Duration;
+
+use ganglion::actors::{BreakerMode, BreakerSettings, ModuleHandle, RestartSettings, Tier};
 use ganglion::api::{ConfigError, Module, ModuleApi, ModuleError, NoConfig, Registry};
 use ganglion::{Config, Ganglion, registry};
 use insta::assert_snapshot;
@@ -7,6 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::support::config;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 struct Kept;
 
@@ -187,9 +192,112 @@ modules:
 #[test]
 fn a_disabled_module_may_be_one_that_does_not_load() {
     for config in ["{x: 1}", "{x: .nan}", "{1: x}"] {
-        let module = format!("{{module: gone.Module, enabled: false, config: {config}}}");
-        let config = accepted(&format!("{{server_name: a.b, modules: [{module}]}}"));
-        assert!(!config.modules[0].is_enabled());
+        for path in ["gone.Module", "gone"] {
+            let module = format!("{{module: {path}, enabled: false, config: {config}}}");
+            let config = accepted(&format!("{{server_name: a.b, modules: [{module}]}}"));
+            assert!(!config.modules[0].is_enabled() && config.modules[0].factory.is_none());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_disabled_module_is_kept_with_its_config_unchecked_and_not_started() {
+    let config = accepted(
+        "
+server_name: example.com
+modules:
+  - {module: demo.DemoModule}
+  - {module: test.Panics, enabled: false}
+  - {module: test.Switched, enabled: false, config: {switches: 7}}
+  - {module: test.Kept, enabled: false, config: {x: .nan}}
+  - {module: test.Kept, enabled: false, config: false, tier: thread}
+",
+    );
+    let disabled = &config.modules[1..];
+    assert!(
+        disabled
+            .iter()
+            .all(|module| !module.enabled && module.factory.is_some())
+    );
+    let configs: Vec<_> = disabled.iter().map(|module| module.config.clone()).collect();
+    assert_eq!(configs, [json!({}), json!({"switches": 7}), json!({}), json!({})]);
+    assert_eq!(disabled[3].tier, Tier::Thread);
+    let ganglion = Ganglion::start(&config).await.unwrap();
+    let ids: Vec<_> = ganglion.dispatch().modules().iter().map(ModuleHandle::id).collect();
+    assert_eq!(ids, ["demo.DemoModule"]);
+}
+
+#[test]
+fn a_module_s_tier_breaker_and_restarts_are_what_is_written() {
+    let config = accepted(
+        "
+server_name: example.com
+modules:
+  - module: demo.DemoModule
+    tier: inline
+    call_timeout: 2s
+    breaker:
+      mode: metrics_only
+      window: 10000
+      minimum: 10000
+      failure_rate: 0.25
+      slow_rate: 1e-3
+      slow_after: 2s
+      open_for: 1m
+    restart: {max: 0, within: 1h, backoff: [1s, 1s]}
+  - {module: demo.DemoModule, tier: actor, breaker: {mode: disabled, failure_rate: 1, slow_rate: 1.0}}
+  - {module: demo.DemoModule, tier: thread, breaker: {mode: enabled, window: 1, minimum: 1}, restart: {max: 1000}}
+",
+    );
+    let [first, second, third] = &config.modules[..] else {
+        panic!("{config:?}")
+    };
+    assert_eq!([first, second, third].map(|module| module.tier), Tier::ALL);
+    assert_eq!(
+        first.breaker,
+        BreakerSettings {
+            mode: BreakerMode::MetricsOnly,
+            window: 10_000,
+            minimum: 10_000,
+            failure_rate: 0.25,
+            slow_rate: 0.001,
+            slow_after: Some(2 * SECOND),
+            open_for: 60 * SECOND,
+        }
+    );
+    assert_eq!(
+        first.restart,
+        RestartSettings {
+            max: 0,
+            within: 3600 * SECOND,
+            backoff: (SECOND, SECOND),
+        }
+    );
+    assert_eq!(second.breaker.mode, BreakerMode::Disabled);
+    assert_eq!((second.breaker.failure_rate, second.breaker.slow_rate), (1.0, 1.0));
+    assert_eq!((third.breaker.window, third.breaker.minimum), (1, 1));
+    assert_eq!(third.restart.max, 1000);
+}
+
+#[test]
+fn a_null_is_the_default_in_a_breaker_and_in_restarts() {
+    let nulls = "
+      breaker: {mode: null, window: ~, minimum: null, failure_rate: , slow_rate: null, slow_after: null, open_for: null}
+      restart: {max: null, within: null, backoff: null}
+      tier: null
+";
+    for keys in [
+        nulls,
+        "      breaker: null\n      restart:\n",
+        "      breaker: {}\n      restart: {}\n",
+    ] {
+        let config = accepted(&format!(
+            "server_name: a.b\nmodules:\n    - module: demo.DemoModule\n{keys}"
+        ));
+        let module = &config.modules[0];
+        assert_eq!(module.tier, Tier::Actor);
+        assert_eq!(module.breaker, BreakerSettings::default());
+        assert_eq!(module.restart, RestartSettings::default());
     }
 }
 
@@ -209,6 +317,16 @@ fn what_a_config_leaves_out_has_its_documented_default() {
         (limits.call_timeout.as_secs(), limits.max_in_flight, limits.mailbox),
         (1, 64, 1024)
     );
+    assert!(module.enabled);
+    assert_eq!(module.tier, Tier::Actor);
+    let breaker = module.breaker;
+    assert_eq!((breaker.mode, breaker.slow_after), (BreakerMode::Enabled, None));
+    assert_eq!((breaker.window, breaker.minimum), (100, 20));
+    assert_eq!((breaker.failure_rate, breaker.slow_rate), (0.5, 1.0));
+    assert_eq!(breaker.open_for.as_secs(), 10);
+    let (restart, [first, longest]) = (module.restart, [100, 30_000].map(Duration::from_millis));
+    assert_eq!((restart.max, restart.within.as_secs()), (5, 60));
+    assert_eq!(restart.backoff, (first, longest));
 }
 
 #[test]

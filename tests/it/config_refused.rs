@@ -316,26 +316,170 @@ cache: {idle: 1h}
 wire: {socket: x}
 on_failure: [{origin: federated, then: pass}]
 modules:
-  - {module: demo.DemoModule, breaker: {mode: enabled}, restart: {max: 5}}
-  - {module: demo.DemoModule, tier: inline}
-  - {module: demo.DemoModule, tier: thread}
   - {module: demo.DemoModule, tier: process}
   - {module: demo.DemoModule, tier: wasm}
-  - {module: demo.DemoModule, tier: cloud}
-"), @r#"
+"), @r"
     g.yaml: admin.tokens: not in this version: it will come with tokens that have scopes
     g.yaml: dispatch.max_depth: not in this version: it will come with modules that cause callbacks themselves
     g.yaml: on_failure[0].origin: not in this version: it will come with rules for local and federated events
     g.yaml: cache.idle: not in this version: it will come with expiry of results that nobody asks for
-    g.yaml: modules[0].breaker: not in this version: it will come with breakers
-    g.yaml: modules[0].restart: not in this version: it will come with restarts of failed modules
-    g.yaml: modules[1].tier: not in this version: inline is still to come, every module runs as actor
-    g.yaml: modules[2].tier: not in this version: thread is still to come, every module runs as actor
-    g.yaml: modules[3].tier: not in this version: process is still to come, every module runs as actor
-    g.yaml: modules[4].tier: not in this version: wasm is still to come, every module runs as actor
-    g.yaml: modules[5].tier: expected actor, found "cloud"
+    g.yaml: modules[0].tier: not in this version: process is still to come; use inline, actor or thread
+    g.yaml: modules[1].tier: not in this version: wasm is still to come; use inline, actor or thread
     g.yaml: wire: not in this version: it will come with the wire
+    ");
+}
+
+#[test]
+fn a_tier_is_one_that_there_is() {
+    assert_snapshot!(
+        refused_module("{module: demo.DemoModule, tier: cloud}"),
+        @r#"g.yaml: modules[1].tier: expected inline, actor or thread, found "cloud""#
+    );
+    assert_snapshot!(
+        refused_module("{module: demo.DemoModule, tier: Thread}"),
+        @r#"g.yaml: modules[1].tier: expected inline, actor or thread, found "Thread", did you mean thread?"#
+    );
+    assert_snapshot!(
+        refused_module("{module: demo.DemoModule, tier: inlien}"),
+        @r#"g.yaml: modules[1].tier: expected inline, actor or thread, found "inlien", did you mean inline?"#
+    );
+    assert_snapshot!(
+        refused_module("{module: demo.DemoModule, tier: 2}"),
+        @"g.yaml: modules[1].tier: expected text, found a number"
+    );
+    assert_snapshot!(
+        refused_module("{module: demo.DemoModule, teir: actor}"),
+        @"g.yaml: modules[1].teir: unknown key, did you mean tier?"
+    );
+}
+
+#[test]
+fn a_breaker_has_rates_and_windows_that_can_be_reached() {
+    let breaker = |keys: &str| refused_module(&format!("{{module: demo.DemoModule, breaker: {{{keys}}}}}"));
+    assert_snapshot!(
+        breaker("mode: of, window: 0, minimum: 10001, failure_rate: 0, slow_rate: 1.01, slow_after: 5, open_for: 0s"), @r#"
+        g.yaml: modules[1].breaker.mode: expected enabled, metrics_only or disabled, found "of"
+        g.yaml: modules[1].breaker.window: expected 1 to 10000, found 0
+        g.yaml: modules[1].breaker.minimum: expected 1 to 10000, found 10001
+        g.yaml: modules[1].breaker.failure_rate: expected more than 0 and at most 1, found 0
+        g.yaml: modules[1].breaker.slow_rate: expected more than 0 and at most 1, found 1.01
+        g.yaml: modules[1].breaker.slow_after: write a duration such as 500ms, 5s or 2m, found a number
+        g.yaml: modules[1].breaker.open_for: expected more than zero and at most 365 days
+        "#);
+    assert_snapshot!(
+        breaker("mode: off, window: 10001, minimum: few, failure_rate: -0.5, slow_rate: .nan, slow_after: 0s, open_for: x"), @r#"
+        g.yaml: modules[1].breaker.mode: expected enabled, metrics_only or disabled, found "off"
+        g.yaml: modules[1].breaker.window: expected 1 to 10000, found 10001
+        g.yaml: modules[1].breaker.minimum: expected an integer, found text
+        g.yaml: modules[1].breaker.failure_rate: expected more than 0 and at most 1, found -0.5
+        g.yaml: modules[1].breaker.slow_rate: expected more than 0 and at most 1, found .nan
+        g.yaml: modules[1].breaker.slow_after: expected more than zero and at most 365 days
+        g.yaml: modules[1].breaker.open_for: write a duration such as 500ms, 5s or 2m: expected number at 0
+        "#);
+    assert_snapshot!(breaker("mode: enable, failure_rate: half, slow_rate: 50%, window: [1]"), @r#"
+    g.yaml: modules[1].breaker.mode: expected enabled, metrics_only or disabled, found "enable", did you mean enabled?
+    g.yaml: modules[1].breaker.window: expected an integer, found a list
+    g.yaml: modules[1].breaker.failure_rate: expected a number such as 0.5, found text
+    g.yaml: modules[1].breaker.slow_rate: expected a number such as 0.5, found text
     "#);
+    assert_snapshot!(breaker("windw: 5, slow_aftr: 1s"), @r"
+    g.yaml: modules[1].breaker.windw: unknown key, did you mean window?
+    g.yaml: modules[1].breaker.slow_aftr: unknown key, did you mean slow_after?
+    ");
+    // The minimum is also too large if it is the default one.
+    assert_snapshot!(
+        breaker("window: 10, minimum: 11"),
+        @"g.yaml: modules[1].breaker.minimum: 11 is more than window, which is 10: the rates would never count"
+    );
+    assert_snapshot!(
+        breaker("window: 10"),
+        @"g.yaml: modules[1].breaker.minimum: 20 is more than window, which is 10: the rates would never count"
+    );
+    assert_snapshot!(
+        breaker("minimum: 101"),
+        @"g.yaml: modules[1].breaker.minimum: 101 is more than window, which is 100: the rates would never count"
+    );
+    assert_snapshot!(
+        breaker("slow_rate: 0.5"),
+        @"g.yaml: modules[1].breaker.slow_rate: needs slow_after: without it no call is slow"
+    );
+    assert_snapshot!(
+        breaker("slow_after: 1001ms"),
+        @"g.yaml: modules[1].breaker.slow_after: expected at most call_timeout, which is 1s: no call takes longer"
+    );
+    assert_snapshot!(
+        refused_module("{module: demo.DemoModule, call_timeout: 100ms, breaker: {slow_rate: 0.5, slow_after: 200ms}}"),
+        @"g.yaml: modules[1].breaker.slow_after: expected at most call_timeout, which is 100ms: no call takes longer"
+    );
+    assert_snapshot!(
+        refused_module("{module: demo.DemoModule, breaker: disabled}"),
+        @"g.yaml: modules[1].breaker: expected a mapping, found text"
+    );
+}
+
+#[test]
+fn what_a_refused_key_of_a_breaker_would_have_allowed_is_not_refused_too() {
+    let breaker = |keys: &str| refused_module(&format!("{{module: demo.DemoModule, {keys}}}"));
+    assert_snapshot!(
+        breaker("breaker: {window: 0, minimum: 200}"),
+        @"g.yaml: modules[1].breaker.window: expected 1 to 10000, found 0"
+    );
+    assert_snapshot!(
+        breaker("breaker: {window: 10, minimum: 0}"),
+        @"g.yaml: modules[1].breaker.minimum: expected 1 to 10000, found 0"
+    );
+    assert_snapshot!(
+        breaker("breaker: {slow_rate: 0.5, slow_after: 1}"),
+        @"g.yaml: modules[1].breaker.slow_after: write a duration such as 500ms, 5s or 2m, found a number"
+    );
+    assert_snapshot!(
+        breaker("call_timeout: 5, breaker: {slow_after: 3s}"),
+        @"g.yaml: modules[1].call_timeout: write a duration such as 500ms, 5s or 2m, found a number"
+    );
+}
+
+#[test]
+fn restarts_have_a_number_a_time_and_two_pauses() {
+    let restart = |keys: &str| refused_module(&format!("{{module: demo.DemoModule, restart: {{{keys}}}}}"));
+    assert_snapshot!(restart("max: 1001, within: 0s, backoff: 100ms"), @r"
+    g.yaml: modules[1].restart.max: expected 0 to 1000, found 1001
+    g.yaml: modules[1].restart.within: expected more than zero and at most 365 days
+    g.yaml: modules[1].restart.backoff: expected the first and the longest pause, such as [100ms, 30s], found text
+    ");
+    assert_snapshot!(restart("max: -1, within: 60, backoff: [100ms]"), @r"
+    g.yaml: modules[1].restart.max: expected 0 to 1000, found -1
+    g.yaml: modules[1].restart.within: write a duration such as 500ms, 5s or 2m, found a number
+    g.yaml: modules[1].restart.backoff: expected the first and the longest pause, such as [100ms, 30s], found a list of 1
+    ");
+    assert_snapshot!(restart("max: many, within: [60s], backoff: [100ms, 1s, 30s]"), @r"
+    g.yaml: modules[1].restart.max: expected an integer, found text
+    g.yaml: modules[1].restart.within: write a duration such as 500ms, 5s or 2m, found a list
+    g.yaml: modules[1].restart.backoff: expected the first and the longest pause, such as [100ms, 30s], found a list of 3
+    ");
+    assert_snapshot!(
+        restart("backoff: [100, 30s]"),
+        @"g.yaml: modules[1].restart.backoff: write a duration such as 500ms, 5s or 2m, found a number"
+    );
+    assert_snapshot!(
+        restart("backoff: [100ms, null]"),
+        @"g.yaml: modules[1].restart.backoff: write a duration such as 500ms, 5s or 2m, found nothing"
+    );
+    assert_snapshot!(
+        restart("backoff: [0s, 30s]"),
+        @"g.yaml: modules[1].restart.backoff: expected more than zero and at most 365 days"
+    );
+    assert_snapshot!(restart("backof: [100ms, 30s], backoff: []"), @r"
+    g.yaml: modules[1].restart.backoff: expected the first and the longest pause, such as [100ms, 30s], found a list of 0
+    g.yaml: modules[1].restart.backof: unknown key, did you mean backoff?
+    ");
+    assert_snapshot!(
+        refused_with("modules: [{module: demo.DemoModule, restart: {backoff: [30s, 100ms]}}]"),
+        @"g.yaml: modules[0].restart.backoff: expected the shorter pause first"
+    );
+    assert_snapshot!(
+        refused_module("{module: demo.DemoModule, restart: 5}"),
+        @"g.yaml: modules[1].restart: expected a mapping, found a number"
+    );
 }
 
 #[test]
@@ -502,6 +646,7 @@ fn a_slip_in_a_canned_answer_is_no_silent_pass() {
 
 #[test]
 fn a_null_is_the_same_as_an_absent_key_for_keys_to_come_too() {
-    let config = accepted("{server_name: a.b, wire: null, modules: [{module: demo.DemoModule, breaker: null}]}");
+    let config =
+        accepted("{server_name: a.b, wire: null, dispatch: {max_depth: null}, modules: [{module: demo.DemoModule}]}");
     assert!(config.modules[0].is_enabled());
 }

@@ -80,6 +80,9 @@ modules:
     call_timeout: 500ms
     max_in_flight: 8
     mailbox: 0
+    tier: thread
+    breaker: {mode: metrics_only, window: 50, minimum: 5, failure_rate: 0.25, slow_rate: 0.9, slow_after: 400ms}
+    restart: {max: 3, within: 10m, backoff: [200ms, 1m]}
     config: {deny_user: '@eve:example.com', other: [1, 2.5, null, {a: true}]}
   - module: ganglion.modules.Canned
     enabled: true

@@ -1,34 +1,59 @@
 //! The results of one cached function.
 
-use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use actix::{Arbiter, ArbiterHandle};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use futures_util::FutureExt as _;
+use futures_util::future::{Either, select};
 use ganglion_api::{CacheKey, CacheStore, CachedValue, Fill, ModuleError};
 use moka::notification::RemovalCause;
 use tokio::sync::watch;
 
 use super::{CacheDefaults, CacheStatistics, InvalidationPublisher};
-use crate::guard::panic_text;
+use crate::guard::{guarded_now, poll_guarded};
+use crate::incarnation::Incarnation;
+use crate::probe::Operation;
+use crate::thread::ModuleThread;
 
 type Filled = Result<CachedValue, ModuleError>;
 
 /// A computation that is under way, with those who wait for it.
-struct Flight(watch::Sender<Option<Filled>>);
+struct Flight {
+    landed: watch::Sender<Option<Filled>>,
+    /// Where it is computed.
+    thread: Arc<ModuleThread>,
+}
+
+/// A computation on its way: if it is dropped with its thread, those who wait are told.
+struct Underway {
+    cache: Arc<FunctionCache>,
+    key: CacheKey,
+    flight: Arc<Flight>,
+}
+
+impl Underway {
+    fn land(self, filled: Filled) {
+        self.cache.land(self.key.clone(), &self.flight, filled);
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if self.flight.landed.borrow().is_none() {
+            self.cache.land(self.key.clone(), &self.flight, Err(lost()));
+        }
+    }
+}
 
 /// The results of one cached function.
 pub(super) struct FunctionCache {
-    module: Arc<str>,
+    incarnation: Arc<Incarnation>,
     name: Arc<str>,
     max_entries: u64,
     entries: moka::sync::Cache<CacheKey, CachedValue>,
     flights: DashMap<CacheKey, Arc<Flight>>,
-    home: ArbiterHandle,
     publisher: Arc<dyn InvalidationPublisher>,
     announced: AtomicBool,
     hits: AtomicU64,
@@ -41,15 +66,14 @@ pub(super) struct FunctionCache {
 /// What a caller waits for.
 enum Wait {
     Found(CachedValue),
-    Flight(watch::Receiver<Option<Filled>>),
+    Flight(Arc<Flight>),
 }
 
 impl FunctionCache {
     pub(super) fn new(
-        module: Arc<str>,
+        incarnation: &Arc<Incarnation>,
         name: Arc<str>,
         limits: CacheDefaults,
-        home: ArbiterHandle,
         publisher: Arc<dyn InvalidationPublisher>,
     ) -> Arc<Self> {
         let evictions = Arc::new(AtomicU64::new(0));
@@ -66,12 +90,11 @@ impl FunctionCache {
             None => builder.build(),
         };
         Arc::new_cyclic(|this| Self {
-            module,
+            incarnation: Arc::clone(incarnation),
             name,
             max_entries: limits.max_entries,
             entries,
             flights: DashMap::new(),
-            home,
             publisher,
             announced: AtomicBool::new(false),
             hits: AtomicU64::new(0),
@@ -81,6 +104,14 @@ impl FunctionCache {
         })
     }
 
+    pub(super) fn is_of(&self, incarnation: &Arc<Incarnation>) -> bool {
+        Arc::ptr_eq(&self.incarnation, incarnation)
+    }
+
+    fn module(&self) -> &str {
+        self.incarnation.module().id()
+    }
+
     pub(super) fn is_announced(&self) -> bool {
         self.announced.load(Ordering::Relaxed)
     }
@@ -88,7 +119,7 @@ impl FunctionCache {
     pub(super) fn statistics(&self) -> CacheStatistics {
         self.entries.run_pending_tasks();
         CacheStatistics {
-            module: self.module.to_string(),
+            module: self.module().to_owned(),
             name: self.name.to_string(),
             entries: self.entries.entry_count(),
             max_entries: self.max_entries,
@@ -127,40 +158,53 @@ impl FunctionCache {
                     self.hits.fetch_add(1, Ordering::Relaxed);
                     return Wait::Found(value);
                 }
-                let flight = Arc::new(Flight(watch::channel(None).0));
+                // The caller's thread, else the module's own.
+                let flight = Arc::new(Flight {
+                    landed: watch::channel(None).0,
+                    thread: ModuleThread::here().unwrap_or_else(|| self.incarnation.home()),
+                });
                 vacant.insert(Arc::clone(&flight));
                 self.take_off(key.clone(), Arc::clone(&flight), fill);
                 flight
             }
         };
         self.misses.fetch_add(1, Ordering::Relaxed);
-        Wait::Flight(flight.0.subscribe())
+        Wait::Flight(flight)
     }
 
-    /// Computes on the caller's worker, or on the module's own if the caller has none; the caller may go away.
+    /// Computes on the flight's thread; the caller may go away.
     fn take_off(&self, key: CacheKey, flight: Arc<Flight>, fill: Fill) {
         let Some(cache) = self.this.upgrade() else {
             return;
         };
-        let worker = Arbiter::try_current().unwrap_or_else(|| self.home.clone());
-        let (lost, unmanned) = (key.clone(), Arc::clone(&flight));
-        let taken = worker.spawn_fn(move || {
+        let thread = Arc::clone(&flight.thread);
+        let underway = Underway { cache, key, flight };
+        // A thread that has ended drops it, and so tells those who wait.
+        thread.arbiter().spawn_fn(move || {
             actix::spawn(async move {
-                let filled = AssertUnwindSafe(async { fill().await }).catch_unwind().await;
-                let filled = filled.unwrap_or_else(|panic| {
-                    let text = panic_text(&*panic).unwrap_or_default();
-                    Err(ModuleError::message(format!("the cached function panicked: {text}")))
-                });
-                cache.land(key, &flight, filled);
+                let filled = underway.cache.compute(fill).await;
+                underway.land(filled);
             });
         });
-        if !taken {
-            self.land(
-                lost,
-                &unmanned,
-                Err(ModuleError::message("the worker of a cached function has ended")),
-            );
-        }
+    }
+
+    /// Runs the module's function, until its incarnation ends.
+    async fn compute(&self, fill: Fill) -> Filled {
+        let incarnation = &self.incarnation;
+        let site = incarnation.site(Operation::CACHED_FUNCTION);
+        let mut run = pin!(Some(async { fill().await }));
+        let filled = {
+            let polled = std::future::poll_fn(|cx| poll_guarded(site, run.as_mut(), cx));
+            incarnation.ended().run_until_cancelled(polled).await
+        };
+        let panicked = match (filled, guarded_now(site, || run.set(None))) {
+            (Some(Ok(filled)), Ok(())) => return filled,
+            (None, Ok(())) => return Err(ModuleError::message("the module was stopped")),
+            (Some(Err(panic)), _) | (_, Err(panic)) => panic,
+        };
+        incarnation.panicked(Operation::CACHED_FUNCTION, panicked.text());
+        let text = panicked.text();
+        Err(ModuleError::message(format!("the cached function panicked: {text}")))
     }
 
     /// Stores a result, unless its flight was taken away, and tells those who wait.
@@ -173,45 +217,53 @@ impl FunctionCache {
             }
             current.remove();
         }
-        flight.0.send_replace(Some(filled));
+        flight.landed.send_replace(Some(filled));
     }
 }
 
 impl CacheStore for FunctionCache {
     fn get_or_fill(&self, key: CacheKey, fill: Fill) -> Pin<Box<dyn Future<Output = Filled> + Send + '_>> {
         Box::pin(async move {
-            let mut flight = match self.board(&key, fill) {
+            let flight = match self.board(&key, fill) {
                 Wait::Found(value) => return Ok(value),
                 Wait::Flight(flight) => flight,
             };
-            let landed = flight
-                .wait_for(Option::is_some)
-                .await
-                .ok()
-                .and_then(|filled| filled.clone());
-            landed.unwrap_or_else(|| {
-                Err(ModuleError::message(
-                    "the worker that computed a cached value has ended",
-                ))
-            })
+            let mut landed = flight.landed.subscribe();
+            let landed = pin!(landed.wait_for(Option::is_some));
+            match select(landed, pin!(flight.thread.given_up().cancelled())).await {
+                Either::Left((Ok(filled), _)) => {
+                    let filled = filled.clone();
+                    filled.unwrap_or_else(|| Err(lost()))
+                }
+                Either::Left((Err(_), _)) => Err(lost()),
+                Either::Right(_given_up) => {
+                    // A later call computes anew.
+                    self.land(key, &flight, Err(lost()));
+                    Err(lost())
+                }
+            }
         })
     }
 
     fn invalidate(&self, key: &CacheKey) {
         self.forget(Some(key));
         if self.is_announced() {
-            self.publisher.publish(&self.module, &self.name, Some(key));
+            self.publisher.publish(self.module(), &self.name, Some(key));
         }
     }
 
     fn invalidate_all(&self) {
         self.forget(None);
         if self.is_announced() {
-            self.publisher.publish(&self.module, &self.name, None);
+            self.publisher.publish(self.module(), &self.name, None);
         }
     }
 
     fn announce(&self) {
         self.announced.store(true, Ordering::Relaxed);
     }
+}
+
+fn lost() -> ModuleError {
+    ModuleError::message("the computation of a cached value is lost with its thread")
 }

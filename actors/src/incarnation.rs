@@ -1,0 +1,477 @@
+//! One life of a module, from its constructor to its next restart: the way of a call to it, by tier.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use actix::{Actor as _, Addr, MailboxError};
+use ganglion_api::{CallFailure, Callback, FailureKind, MatrixError, Subscriber, WebRequest, WebResource, WebResponse};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::{Ledger, Permit};
+use crate::breaker::Judged;
+use crate::handle::ModuleHandle;
+use crate::module_actor::{Call, Invoke, ModuleActor, Respond, Work};
+use crate::probe::{Operation, Site};
+use crate::state::ModuleState;
+use crate::supervisor::Lost;
+use crate::thread::ModuleThread;
+use crate::tier::Tier;
+use crate::worker::{Pool, WorkerIndex};
+
+/// Where a module's calls run.
+enum Place {
+    /// In the task of whoever calls, on their worker.
+    Inline,
+    /// In a replica of its actor on the caller's worker.
+    Actor,
+    /// In its actor on a thread of its own.
+    Thread {
+        thread: Arc<ModuleThread>,
+        actor: Addr<ModuleActor>,
+        ledger: Arc<Ledger>,
+    },
+    /// Nowhere: it keeps the place of a module that is not there.
+    Vacant,
+}
+
+/// One life of a module.
+pub struct Incarnation {
+    module: ModuleHandle,
+    number: u32,
+    place: Place,
+    pool: Arc<Pool>,
+    live: AtomicBool,
+    retired: CancellationToken,
+    ended: CancellationToken,
+    /// How many of its background calls there are.
+    pub(crate) background_calls: AtomicUsize,
+    this: Weak<Self>,
+}
+
+impl fmt::Debug for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Incarnation({} {})", self.module.id(), self.number)
+    }
+}
+
+impl Incarnation {
+    /// A life that has not begun. Its own thread, if its tier has one, is started.
+    ///
+    /// # Errors
+    /// The operating system gave no thread.
+    pub(crate) fn new(module: &ModuleHandle, pool: &Arc<Pool>) -> std::io::Result<Arc<Self>> {
+        let ended = module.stopped().child_token();
+        let own = match module.tier() {
+            Tier::Inline | Tier::Actor => None,
+            Tier::Thread => {
+                let thread = pool.start_own(module.id())?;
+                let ledger = module.admission().ledger();
+                thread.keep(&ledger);
+                Some((thread, ledger))
+            }
+        };
+        let incarnation = Arc::new_cyclic(|this: &Weak<Self>| {
+            let place = match (module.tier(), own) {
+                (_, Some((thread, ledger))) => {
+                    let actor = ModuleActor::new(this.clone(), ended.clone(), module.limits().max_in_flight);
+                    let actor = ModuleActor::start_in_arbiter(thread.arbiter(), |_| actor);
+                    Place::Thread { thread, actor, ledger }
+                }
+                (Tier::Inline, None) => Place::Inline,
+                (Tier::Actor | Tier::Thread, None) => Place::Actor,
+            };
+            Self {
+                module: module.clone(),
+                number: pool.next_number(),
+                place,
+                pool: Arc::clone(pool),
+                live: AtomicBool::new(false),
+                retired: ended.child_token(),
+                ended,
+                background_calls: AtomicUsize::new(0),
+                this: this.clone(),
+            }
+        });
+        pool.enrol(&incarnation);
+        Ok(incarnation)
+    }
+
+    /// Keeps the places of a module that is not there.
+    pub(crate) fn vacant(module: &ModuleHandle, pool: &Arc<Pool>) -> Arc<Self> {
+        Arc::new(Self {
+            module: module.clone(),
+            number: 0,
+            place: Place::Vacant,
+            pool: Arc::clone(pool),
+            live: AtomicBool::new(false),
+            retired: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            background_calls: AtomicUsize::new(0),
+            this: Weak::new(),
+        })
+    }
+
+    /// The module.
+    #[must_use]
+    pub fn module(&self) -> &ModuleHandle {
+        &self.module
+    }
+
+    /// Its number, unique in the process.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Cancelled when it takes no calls any more: its background calls end.
+    pub(crate) fn retired(&self) -> &CancellationToken {
+        &self.retired
+    }
+
+    /// Cancelled when what still runs of it ends too.
+    pub(crate) fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    /// Where its constructor, its background calls, and computations without a caller's thread run.
+    pub(crate) fn home(&self) -> Arc<ModuleThread> {
+        match &self.place {
+            Place::Thread { thread, .. } => Arc::clone(thread),
+            _ => self.pool.worker(WorkerIndex(self.module.index())),
+        }
+    }
+
+    /// Its own thread, if its tier has one.
+    pub(crate) fn own_thread(&self) -> Option<&Arc<ModuleThread>> {
+        match &self.place {
+            Place::Thread { thread, .. } => Some(thread),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Code of it, for the watchdog.
+    pub(crate) fn site(&self, operation: Operation) -> Site {
+        Site {
+            incarnation: self.number,
+            operation,
+        }
+    }
+
+    /// From now on it takes calls.
+    pub(crate) fn go_live(&self) {
+        self.live.store(true, Ordering::Release);
+    }
+
+    /// From now on it takes no calls. Those that run go on.
+    pub(crate) fn retire(&self) {
+        self.live.store(false, Ordering::Release);
+        self.retired.cancel();
+    }
+
+    /// Ends what still runs of it, and its thread.
+    pub(crate) fn end(&self) {
+        self.retire();
+        self.ended.cancel();
+        if let Some(thread) = self.own_thread()
+            && !self.pool.is_current()
+        {
+            thread.stop();
+        }
+        self.pool.release(self.number);
+    }
+
+    /// A call of it gave no answer. After a panic it takes no calls any more.
+    pub(crate) fn failed(&self, operation: Operation, failure: &CallFailure) {
+        if failure.kind == FailureKind::Panicked {
+            self.panicked(operation, failure.detail.as_deref().unwrap_or("no message"));
+        }
+    }
+
+    /// Its code panicked: it takes no calls any more, and the supervisor makes another.
+    pub(crate) fn panicked(&self, operation: Operation, reason: &str) {
+        let module = self.module.id();
+        tracing::error!(module, operation = operation.as_str(), reason, "module panicked");
+        self.retire();
+        let reason = format!("panicked in {}: {reason}", operation.as_str());
+        self.module.lost(Lost::Failed {
+            incarnation: self.number,
+            reason,
+        });
+    }
+
+    /// Its own thread was given up: it takes no calls any more, and the supervisor makes another.
+    pub(crate) fn lost_its_thread(&self, thread: &ModuleThread) {
+        self.retire();
+        // What waits for the thread waits for nothing.
+        self.ended.cancel();
+        let blocked = thread.blame().is_some_and(|blame| blame.module.is_some());
+        let reason = if blocked {
+            "blocked its thread"
+        } else {
+            "its thread ended"
+        };
+        self.module.lost(Lost::Failed {
+            incarnation: self.number,
+            reason: reason.into(),
+        });
+    }
+
+    /// A thread was given up because of it. With too many of them stuck, the module goes into quarantine.
+    pub(crate) fn left_thread(&self) {
+        let stuck = self.module.stuck_threads();
+        let most = most_stuck_threads();
+        if stuck > most {
+            self.retire();
+            let reason = format!("{stuck} of its threads are stuck, at most {most} are replaced");
+            self.module.lost(Lost::GaveUp { reason });
+        }
+    }
+
+    /// Asks a subscriber of the module until its budget or `deadline` runs out. `begin` is asked
+    /// when its code would begin, and may forbid it: so a call that was made elsewhere meanwhile is not made twice.
+    ///
+    /// # Errors
+    /// The module gave no answer: see [`FailureKind`].
+    ///
+    /// # Cancellation
+    /// A call that waits is withdrawn; one that runs goes on to its end or its budget, but for the tier `inline`.
+    pub async fn call<C: Callback>(
+        &self,
+        worker: &Worker,
+        subscriber: Arc<dyn Subscriber<C>>,
+        args: Arc<C>,
+        deadline: Instant,
+        begin: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<C::Answer, CallFailure> {
+        let work = Invoke {
+            subscriber,
+            args,
+            begin,
+        };
+        self.admit(worker, Operation::callback::<C>(), work, deadline).await
+    }
+
+    /// Lets a web resource of the module answer a request, until its budget runs out. A Matrix error is an answer.
+    /// `begin` as for [`call`](Self::call).
+    ///
+    /// # Errors
+    /// The module gave no answer: see [`FailureKind`].
+    pub async fn respond(
+        &self,
+        worker: &Worker,
+        resource: Arc<dyn WebResource>,
+        request: WebRequest,
+        deadline: Instant,
+        begin: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<Result<WebResponse, MatrixError>, CallFailure> {
+        let work = Respond {
+            resource,
+            request,
+            begin,
+        };
+        self.admit(worker, Operation::WEB_RESOURCE, work, deadline).await
+    }
+
+    async fn admit<W: Work>(
+        &self,
+        worker: &Worker,
+        operation: Operation,
+        work: W,
+        deadline: Instant,
+    ) -> Result<W::Output, CallFailure> {
+        let result = self.send(worker, operation, work, deadline).await;
+        self.module
+            .counters()
+            .count(result.as_ref().err().map(|failure| failure.kind));
+        result
+    }
+
+    /// Breaker, permit, then the tier.
+    async fn send<W: Work>(
+        &self,
+        worker: &Worker,
+        operation: Operation,
+        work: W,
+        deadline: Instant,
+    ) -> Result<W::Output, CallFailure> {
+        if !self.live.load(Ordering::Acquire) {
+            return Err(self.absence().into());
+        }
+        let now = Instant::now();
+        let until = deadline.min(now + self.module.limits().call_timeout);
+        let breaker = self.module.breaker(operation);
+        let pass = match breaker.map(|breaker| (breaker, breaker.admit(now))) {
+            Some((_, None)) => return Err(FailureKind::BreakerOpen.into()),
+            Some((breaker, Some(pass))) => Some((breaker, pass)),
+            None => None,
+        };
+        let (replica, ledger) = worker.part(self);
+        let admission = self.module.admission();
+        let permit = match admission.admit(&ledger, until, &self.retired).await {
+            Ok(permit) => permit,
+            Err(kind) => {
+                if let Some((breaker, pass)) = pass {
+                    breaker.withdraw(pass);
+                }
+                let kind = if kind == FailureKind::NotRunning {
+                    self.absence()
+                } else {
+                    kind
+                };
+                return Err(kind.into());
+            }
+        };
+        let begun = Instant::now();
+        let site = self.site(operation);
+        let result = self.run(replica, site, work, until, permit).await;
+        if let Some((breaker, pass)) = pass {
+            let ended = Instant::now();
+            match judge(&result) {
+                Some(judged) => breaker.record(pass, judged, ended.saturating_duration_since(begun), ended),
+                None => breaker.withdraw(pass),
+            }
+        }
+        result
+    }
+
+    async fn run<W: Work>(
+        &self,
+        replica: Option<Addr<ModuleActor>>,
+        site: Site,
+        work: W,
+        until: Instant,
+        permit: Permit,
+    ) -> Result<W::Output, CallFailure> {
+        let call = Call {
+            site,
+            work,
+            until,
+            permit,
+        };
+        let sent = match (&self.place, replica) {
+            (Place::Inline, _) => {
+                let answer = call.run(&self.ended).await;
+                if let Err(failure) = &answer {
+                    self.failed(site.operation, failure);
+                }
+                return answer;
+            }
+            (Place::Actor, Some(replica)) => replica.send(call).await,
+            (Place::Thread { actor, .. }, _) => {
+                // The thread may be stuck: the budget is held on this side too.
+                let answer = timeout_at(until, actor.send(call));
+                match self.ended.run_until_cancelled(answer).await {
+                    Some(Ok(sent)) => sent,
+                    Some(Err(_elapsed)) => return Err(FailureKind::DeadlineExceeded.into()),
+                    None => return Err(self.absence().into()),
+                }
+            }
+            (Place::Actor | Place::Vacant, _) => return Err(self.absence().into()),
+        };
+        match sent {
+            Ok(answer) => answer,
+            Err(MailboxError::Closed) => Err(self.absence().into()),
+            Err(MailboxError::Timeout) => Err(FailureKind::DeadlineExceeded.into()),
+        }
+    }
+
+    /// Why it takes no calls.
+    fn absence(&self) -> FailureKind {
+        match self.module.state() {
+            ModuleState::Quarantined => FailureKind::Quarantined,
+            _ => FailureKind::NotRunning,
+        }
+    }
+}
+
+/// What a call says about the health of its module; nothing, if the module was not reached. A Matrix error is what a
+/// module means to say, so it speaks for its health.
+fn judge<T>(result: &Result<T, CallFailure>) -> Option<Judged> {
+    match result {
+        Ok(_) => Some(Judged::Success),
+        Err(failure) => match failure.kind {
+            FailureKind::ModuleError if failure.matrix.is_some() => Some(Judged::Success),
+            FailureKind::ModuleError
+            | FailureKind::Panicked
+            | FailureKind::DeadlineExceeded
+            | FailureKind::Protocol => Some(Judged::Failure),
+            _ => None,
+        },
+    }
+}
+
+/// How many threads of one module may be stuck before it goes into quarantine: one less than there are cores, and at
+/// least one.
+#[must_use]
+pub fn most_stuck_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
+}
+
+/// A module's part on one worker.
+struct Part {
+    incarnation: u32,
+    replica: Option<Addr<ModuleActor>>,
+    ledger: Arc<Ledger>,
+}
+
+/// All modules' parts on one worker. It stays on its thread.
+pub struct Worker {
+    thread: Arc<ModuleThread>,
+    parts: RefCell<Vec<Option<Part>>>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Worker({:?})", self.thread)
+    }
+}
+
+impl Worker {
+    /// The modules' parts on this thread, which is the current one.
+    #[must_use]
+    pub fn new(thread: Arc<ModuleThread>) -> Self {
+        Self {
+            thread,
+            parts: RefCell::default(),
+        }
+    }
+
+    /// The part of a module, begun anew with each incarnation.
+    fn part(&self, incarnation: &Incarnation) -> (Option<Addr<ModuleActor>>, Arc<Ledger>) {
+        if let Place::Thread { ledger, .. } = &incarnation.place {
+            return (None, Arc::clone(ledger));
+        }
+        let mut parts = self.parts.borrow_mut();
+        let index = incarnation.module.index();
+        if parts.len() <= index {
+            parts.resize_with(index + 1, || None);
+        }
+        let part = parts[index]
+            .take()
+            .filter(|part| part.incarnation == incarnation.number);
+        let part = part.unwrap_or_else(|| self.begin(incarnation));
+        let found = (part.replica.clone(), Arc::clone(&part.ledger));
+        parts[index] = Some(part);
+        found
+    }
+
+    fn begin(&self, incarnation: &Incarnation) -> Part {
+        let ledger = incarnation.module.admission().ledger();
+        self.thread.keep(&ledger);
+        let replica = matches!(incarnation.place, Place::Actor).then(|| {
+            let capacity = incarnation.module.limits().max_in_flight;
+            ModuleActor::new(incarnation.this.clone(), incarnation.ended.clone(), capacity).start()
+        });
+        Part {
+            incarnation: incarnation.number,
+            replica,
+            ledger,
+        }
+    }
+}

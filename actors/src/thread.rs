@@ -1,0 +1,294 @@
+//! Threads that run module code: dispatch workers, the own threads of modules, and those that make or drop instances.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::Builder;
+
+use actix::{Arbiter, ArbiterHandle, System};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Ledger;
+use crate::probe::{Probe, Site};
+
+thread_local! {
+    static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
+}
+
+/// What a thread knows of itself.
+struct Here {
+    watched: Arc<Watched>,
+    thread: Option<Arc<ModuleThread>>,
+}
+
+/// The lowest priority: an abandoned thread that spins gets what the others leave.
+#[cfg(target_os = "linux")]
+const LOWEST_PRIORITY: i32 = 19;
+
+/// A thread as the watchdog sees it.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    /// Unique in the process.
+    pub(crate) number: u64,
+    pub(crate) name: String,
+    pub(crate) probe: Probe,
+    #[cfg(target_os = "linux")]
+    os_id: OnceLock<rustix::process::Pid>,
+    retired: AtomicBool,
+    ended: AtomicBool,
+    given_up: CancellationToken,
+}
+
+impl Watched {
+    fn new(name: String) -> Arc<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        Arc::new(Self {
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            name,
+            probe: Probe::default(),
+            #[cfg(target_os = "linux")]
+            os_id: OnceLock::new(),
+            retired: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            given_up: CancellationToken::new(),
+        })
+    }
+
+    /// Runs a function on a thread of its own.
+    ///
+    /// # Errors
+    /// The operating system gave no thread.
+    pub(crate) fn spawn(name: String, run: impl FnOnce(&Arc<Self>) + Send + 'static) -> io::Result<Arc<Self>> {
+        let watched = Self::new(name);
+        let own = Arc::clone(&watched);
+        Builder::new().name(watched.name.clone()).spawn(move || {
+            let _ended = Ended(Arc::clone(&own));
+            own.begin(None);
+            run(&own);
+        })?;
+        Ok(watched)
+    }
+
+    /// Makes the current thread this one.
+    fn begin(self: &Arc<Self>, thread: Option<Arc<ModuleThread>>) {
+        #[cfg(target_os = "linux")]
+        let _ = self.os_id.set(rustix::thread::gettid());
+        let watched = Arc::clone(self);
+        HERE.with_borrow_mut(|here| *here = Some(Here { watched, thread }));
+    }
+
+    /// It is no longer needed: its end will be no surprise.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Cancelled when it is given up: it is stuck, or has ended.
+    pub(crate) fn given_up(&self) -> &CancellationToken {
+        &self.given_up
+    }
+
+    /// Gives it up: its end is awaited no more, and everybody who waits for it is told.
+    pub(crate) fn give_up(&self) {
+        self.retire();
+        self.lower_priority();
+        self.given_up.cancel();
+    }
+
+    /// Lets every other thread go first. It helps where a stuck thread spins, and changes nothing where it blocks; so
+    /// one that cannot be changed is no error.
+    fn lower_priority(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(os_id) = self.os_id.get()
+            && let Err(error) = rustix::process::setpriority_process(Some(*os_id), LOWEST_PRIORITY)
+        {
+            tracing::debug!(thread = self.name, %error, "the priority of a stuck thread stays as it is");
+        }
+    }
+}
+
+/// Says that a thread has ended, in whatever way.
+struct Ended(Arc<Watched>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+    }
+}
+
+/// Module code runs on this thread until this is dropped.
+pub(crate) struct Inside(());
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        // At the end of the thread there is nobody to tell.
+        let _ = HERE.try_with(|here| {
+            if let Ok(here) = here.try_borrow()
+                && let Some(here) = &*here
+            {
+                here.watched.probe.leave();
+            }
+        });
+    }
+}
+
+/// Marks the current thread as one that runs module code, if it is one that is watched.
+pub(crate) fn inside(site: Site) -> Inside {
+    let _ = HERE.try_with(|here| {
+        if let Ok(here) = here.try_borrow()
+            && let Some(here) = &*here
+        {
+            here.watched.probe.enter(site);
+        }
+    });
+    Inside(())
+}
+
+/// Why a thread was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blame {
+    /// The id of the module that blocked it; `None` if the thread ended.
+    pub module: Option<Arc<str>>,
+}
+
+/// A thread with an actix system of its own, so that a module that stops the system stops this thread and no other.
+pub struct ModuleThread {
+    pub(crate) watched: Arc<Watched>,
+    arbiter: ArbiterHandle,
+    // `None` for the current arbiter of a host that runs actix itself.
+    system: Option<System>,
+    runtime: Handle,
+    blame: OnceLock<Blame>,
+    // `None` once it is given up.
+    ledgers: Mutex<Option<Vec<Arc<Ledger>>>>,
+}
+
+impl fmt::Debug for ModuleThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ModuleThread({})", self.watched.name)
+    }
+}
+
+impl ModuleThread {
+    /// Starts a thread.
+    ///
+    /// # Errors
+    /// The operating system gave no thread, or no runtime could be made.
+    pub(crate) fn start(name: String) -> io::Result<Arc<Self>> {
+        let watched = Watched::new(name);
+        let own = Arc::clone(&watched);
+        let (started, start) = std::sync::mpsc::channel();
+        Builder::new().name(watched.name.clone()).spawn(move || {
+            let _ended = Ended(Arc::clone(&own));
+            let runner = System::new();
+            let thread = Arc::new(Self {
+                watched: Arc::clone(&own),
+                arbiter: System::current().arbiter().clone(),
+                system: Some(System::current()),
+                runtime: runner.runtime().tokio_runtime().handle().clone(),
+                blame: OnceLock::new(),
+                ledgers: Mutex::new(Some(Vec::new())),
+            });
+            own.begin(Some(Arc::clone(&thread)));
+            // The receiver is gone only if the starter panicked; then there is nothing to run.
+            if started.send(thread).is_ok() {
+                // An error is an exit code, which only a module may have set.
+                let _ = runner.run();
+            }
+        })?;
+        start.recv().map_err(io::Error::other)
+    }
+
+    /// The current arbiter. It is not watched: its thread is not ours.
+    ///
+    /// # Panics
+    /// Outside of an actix system.
+    pub(crate) fn current() -> Arc<Self> {
+        Arc::new(Self {
+            watched: Watched::new("current".into()),
+            arbiter: Arbiter::current(),
+            system: None,
+            runtime: Handle::current(),
+            blame: OnceLock::new(),
+            ledgers: Mutex::new(Some(Vec::new())),
+        })
+    }
+
+    /// The one that this code runs on.
+    pub(crate) fn here() -> Option<Arc<Self>> {
+        HERE.with_borrow(|here| here.as_ref().and_then(|here| here.thread.clone()))
+    }
+
+    /// Where work is sent.
+    #[must_use]
+    pub fn arbiter(&self) -> &ArbiterHandle {
+        &self.arbiter
+    }
+
+    /// Its tokio runtime.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.watched.has_ended()
+    }
+
+    /// Cancelled when the thread is given up: it is stuck, or has ended.
+    #[must_use]
+    pub fn given_up(&self) -> &CancellationToken {
+        self.watched.given_up()
+    }
+
+    /// Why it was given up.
+    #[must_use]
+    pub fn blame(&self) -> Option<&Blame> {
+        self.blame.get()
+    }
+
+    /// Lets permits be counted on this thread, so that they come back when it is given up.
+    pub(crate) fn keep(&self, ledger: &Arc<Ledger>) {
+        let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *ledgers {
+            Some(ledgers) => {
+                // Those of incarnations that are gone.
+                ledgers.retain(|ledger| Arc::strong_count(ledger) > 1);
+                ledgers.push(Arc::clone(ledger));
+            }
+            None => ledger.reclaim(),
+        }
+    }
+
+    /// Ends it: what runs on it is dropped at its next await; a stuck one ends when it gets unstuck.
+    pub(crate) fn stop(&self) {
+        self.watched.retire();
+        if let Some(system) = &self.system {
+            system.stop();
+        }
+    }
+
+    /// Gives it up, for a module that blocks it or because it ended. Everybody who waits for it is told, and the permits
+    /// of calls on it come back.
+    pub(crate) fn give_up(&self, blame: Blame) {
+        let _ = self.blame.set(blame);
+        self.stop();
+        let ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for ledger in ledgers.into_iter().flatten() {
+            ledger.reclaim();
+        }
+        self.watched.give_up();
+    }
+}
