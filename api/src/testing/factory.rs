@@ -37,10 +37,10 @@ impl Registry {
 impl Misbehaviour {
     /// The same factory, whose modules misbehave. For tests that have no registry.
     #[must_use]
-    pub fn wrap(&self, factory: Arc<dyn ModuleFactory>) -> Arc<dyn ModuleFactory> {
+    pub fn wrap(self, factory: Arc<dyn ModuleFactory>) -> Arc<dyn ModuleFactory> {
         Arc::new(MisbehavingFactory {
             factory,
-            misbehaviour: self.clone(),
+            misbehaviour: self,
         })
     }
 }

@@ -148,7 +148,6 @@ impl Misbehaviour {
     }
 
     /// Calls [`calm`](Self::calm) when the guard is dropped, so that a test which fails ends all the same.
-    #[must_use]
     pub fn calm_on_drop(&self) -> CalmOnDrop {
         CalmOnDrop(self.clone())
     }

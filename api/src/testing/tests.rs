@@ -16,8 +16,8 @@ use crate::{
     AuthCheckers, AuthenticatedUser, BackgroundTask, CacheOptions, CacheStore, Callback, CallbackSet,
     CancelBackgroundCall, Concern, CreateError, Created, Denies, FromJson, Homeserver, JsonObject, JsonPath,
     LoginTypes, Module, ModuleApi, ModuleError, ModuleHost, NoConfig, NotConnected, OnNewEvent, OwnedServerName,
-    RegistrationError, Registry, Schedule, ServerName, SpamCheckerCallbacks, UserId, UserMayCreateRoom, Verdict,
-    WebRequest, WebResponse,
+    Registration, RegistrationError, Registry, Schedule, ServerName, SpamCheckerCallbacks, UserId, UserMayCreateRoom,
+    Verdict, WebRequest, WebResponse,
 };
 
 const BOB: &str = "@bob:example.com";
@@ -137,7 +137,7 @@ fn room_of(user: &str) -> UserMayCreateRoom {
 
 async fn ask<C: Callback>(created: &Created, args: &C) -> Result<C::Answer, ModuleError> {
     let callbacks = &created.registered.callbacks;
-    let subscriber = callbacks.iter().find_map(|callback| callback.subscriber::<C>());
+    let subscriber = callbacks.iter().find_map(Registration::subscriber::<C>);
     subscriber.unwrap().call(args).await
 }
 
@@ -347,12 +347,12 @@ fn garbage_is_a_denial_and_an_error_by_turns() {
 fn garbage_of_a_callback_without_a_verdict_is_an_error() {
     let created = wild(&Misbehaviour::new(Misbehave::Garbage));
     for _ in 0..2 {
-        let error = ready(ask(&created, &login(json!({"code": "1"})))).unwrap_err();
+        let error = ready(ask(&created, &login(&json!({"code": "1"})))).unwrap_err();
         assert!(matches!(error, ModuleError::Matrix(_)));
     }
 }
 
-fn login(login_dict: Value) -> AuthCheckers {
+fn login(login_dict: &Value) -> AuthCheckers {
     let args = json!({"username": "bob", "login_type": "com.example.code", "login_dict": login_dict});
     AuthCheckers::from_json(args, &JsonPath::Root).unwrap()
 }
@@ -373,13 +373,11 @@ fn registrations_keep_their_group_their_login_types_and_whom_they_concern() {
     assert_eq!(created.registered.resources[0].0, plain.registered.resources[0].0);
 
     let callbacks = &created.registered.callbacks;
-    let checkers = callbacks
-        .iter()
-        .find_map(|callback| callback.subscriber::<AuthCheckers>());
+    let checkers = callbacks.iter().find_map(Registration::subscriber::<AuthCheckers>);
     let checkers = checkers.unwrap();
-    assert_eq!(checkers.concern(&login(json!({"code": "1"}))), Ok(Concern::Asked));
-    assert!(checkers.concern(&login(json!({}))).is_err());
-    let mut other = login(json!({}));
+    assert_eq!(checkers.concern(&login(&json!({"code": "1"}))), Ok(Concern::Asked));
+    assert!(checkers.concern(&login(&json!({}))).is_err());
+    let mut other = login(&json!({}));
     other.login_type = "m.login.password".into();
     assert_eq!(checkers.concern(&other), Ok(Concern::Skipped));
 }
