@@ -24,6 +24,8 @@ mod module_api;
 mod registration;
 mod registry;
 mod resource;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod types;
 mod verdict;
 

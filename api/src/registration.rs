@@ -329,6 +329,19 @@ impl Registration {
     }
 }
 
+#[cfg(feature = "testing")]
+impl Registration {
+    /// Puts another subscriber of the same callback in the place of this one.
+    pub(crate) fn replace_subscriber<C: Callback>(&mut self, subscriber: Arc<dyn Subscriber<C>>) {
+        debug_assert_eq!(
+            self.index,
+            C::INDEX,
+            "a subscriber is for the callback that was registered"
+        );
+        self.subscriber = Arc::new(subscriber);
+    }
+}
+
 impl fmt::Debug for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Registration({})", self.spec.name)

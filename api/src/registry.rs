@@ -91,6 +91,13 @@ impl Registry {
         self
     }
 
+    /// Adds a factory under a path; a path that was there is replaced.
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_factory(mut self, path: impl Into<String>, factory: Arc<dyn ModuleFactory>) -> Self {
+        self.factories.insert(path.into(), factory);
+        self
+    }
+
     /// The factory of a path.
     #[must_use]
     pub fn factory(&self, path: &str) -> Option<Arc<dyn ModuleFactory>> {
