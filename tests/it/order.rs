@@ -92,9 +92,8 @@ async fn the_recorded_order_of_calls_is_that_of_the_printed_route_and_of_the_ste
     ];
     let steps: Vec<_> = decision.steps.iter().map(|step| step.module.to_string()).collect();
     assert_eq!(steps, twice(ids));
-    let (_, route) = ganglion
-        .dispatch()
-        .routes()
+    let routes = ganglion.dispatch().routes();
+    let (_, route) = routes
         .overview()
         .find(|(spec, _)| spec.name == "check_event_for_spam")
         .unwrap();
