@@ -125,7 +125,6 @@ mod tests {
             NextRestart::GiveUp,
         ];
         assert_eq!(next, expected);
-        assert_eq!(history.total(), 5);
     }
 
     #[test]
@@ -158,7 +157,6 @@ mod tests {
         assert_eq!(at(3000), NextRestart::Now);
         assert_eq!(at(3001), NextRestart::After(100 * MS));
         assert_eq!(at(3002), NextRestart::GiveUp);
-        assert_eq!(history.total(), 5);
     }
 
     #[test]

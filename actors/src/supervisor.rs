@@ -135,6 +135,8 @@ impl Supervisor {
             match next {
                 ModuleState::Quarantined => tracing::error!(module, reason, "module is in quarantine"),
                 ModuleState::Restarting => tracing::warn!(module, reason, "module is restarted"),
+                // The start says itself which modules run.
+                ModuleState::Running if before == ModuleState::Starting => {}
                 _ => tracing::info!(module, state = next.as_str(), "module changes its state"),
             }
         }

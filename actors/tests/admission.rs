@@ -4,19 +4,19 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ganglion_actors::{ModuleHandle, ModuleLimits, ModuleState, WorkerIndex, WorkerThreads};
+use ganglion_actors::{ModuleLimits, ModuleState, Worker, WorkerThreads};
 use ganglion_api::{
-    CallFailure, FailureKind, Module, ModuleApi, ModuleError, NoConfig, SpamCheckerCallbacks, Subscriber, UserId,
+    CallFailure, FailureKind, Module, ModuleApi, ModuleError, NoConfig, SpamCheckerCallbacks, UserId,
     UserMayCreateRoom, UserMayPublishRoom, Verdict,
 };
 use tokio::time::Instant;
 
-use self::support::{LIMITS, caches, load_module};
+use self::support::{LIMITS, Started, caches, start_module};
 
 /// How many calls run, and the most that ever did.
 #[derive(Default)]
@@ -60,34 +60,25 @@ impl M {
     }
 }
 
-fn create() -> Arc<UserMayCreateRoom> {
+fn create() -> UserMayCreateRoom {
     let user = UserId::parse("@a:b").unwrap();
-    Arc::new(UserMayCreateRoom::new(user, ganglion_api::JsonObject::new()))
+    UserMayCreateRoom::new(user, ganglion_api::JsonObject::new())
 }
 
-fn publish() -> Arc<UserMayPublishRoom> {
+fn publish() -> UserMayPublishRoom {
     let (user, room) = (
         UserId::parse("@a:b").unwrap(),
         ganglion_api::RoomId::parse("!r:b").unwrap(),
     );
-    Arc::new(UserMayPublishRoom::new(user, room))
+    UserMayPublishRoom::new(user, room)
 }
 
-type Hangs = Arc<dyn Subscriber<UserMayPublishRoom>>;
-
-async fn hang(handle: &ModuleHandle, worker: WorkerIndex, subscriber: &Hangs) -> Result<Verdict, CallFailure> {
-    handle
-        .call(
-            worker,
-            Arc::clone(subscriber),
-            publish(),
-            Instant::now() + Duration::from_secs(3600),
-        )
-        .await
+async fn hang(module: &Started) -> Result<Verdict, CallFailure> {
+    module.ask(publish(), Instant::now() + Duration::from_secs(3600)).await
 }
 
 #[test]
-fn a_thousand_cloned_handles_never_exceed_max_in_flight() {
+fn a_thousand_calls_from_all_workers_never_exceed_max_in_flight() {
     // On real workers, from other threads: permits count over all of them.
     let workers = WorkerThreads::start(2).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -100,18 +91,26 @@ fn a_thousand_cloned_handles_never_exceed_max_in_flight() {
             call_timeout: Duration::from_secs(60),
             ..LIMITS
         };
-        let (module, _loaded) = load_module::<M>(limits, &workers, &caches()).await.unwrap();
-        let subscriber = module.registered.callbacks[0]
-            .subscriber::<UserMayCreateRoom>()
-            .unwrap();
-        let indices: Vec<_> = workers.indices().collect();
-        let calls = (0..1000).map(|call| {
-            let (handle, subscriber, worker) = (module.handle.clone(), Arc::clone(&subscriber), indices[call % 2]);
-            let deadline = Instant::now() + Duration::from_secs(60);
-            tokio::spawn(async move { handle.call(worker, subscriber, create(), deadline).await })
+        let module = start_module::<M>(limits, &workers, &caches()).await.unwrap();
+        let threads = workers.workers();
+        let batches = threads.into_iter().map(|(_, thread)| {
+            let (incarnation, subscriber) = module.subscriber::<UserMayCreateRoom>().unwrap();
+            let arbiter = thread.arbiter().clone();
+            let (done, answers) = tokio::sync::oneshot::channel();
+            arbiter.spawn_fn(move || {
+                actix::spawn(async move {
+                    let worker = Worker::new(thread);
+                    let deadline = Instant::now() + Duration::from_secs(60);
+                    let calls = (0..500).map(|_| {
+                        incarnation.call(&worker, Arc::clone(&subscriber), Arc::new(create()), deadline, || true)
+                    });
+                    done.send(join_all(calls).await).unwrap();
+                });
+            });
+            answers
         });
-        for answer in join_all(calls).await {
-            assert_eq!(answer.unwrap(), Ok(Verdict::Pass));
+        for answers in join_all(batches).await {
+            assert!(answers.unwrap().into_iter().all(|answer| answer == Ok(Verdict::Pass)));
         }
         let most = GAUGE.most.load(Ordering::SeqCst);
         assert!((1..=4).contains(&most), "{most}");
@@ -122,23 +121,22 @@ fn a_thousand_cloned_handles_never_exceed_max_in_flight() {
 #[actix::test]
 async fn stop_overtakes_a_full_mailbox() {
     tokio::time::pause();
-    let workers = WorkerThreads::current();
-    let worker = workers.indices().next().unwrap();
     let limits = ModuleLimits {
         call_timeout: Duration::from_secs(3600),
         max_in_flight: 2,
         mailbox: 100,
+        ..LIMITS
     };
-    let (module, _loaded) = load_module::<M>(limits, &workers, &caches()).await.unwrap();
-    let subscriber: Hangs = module.registered.callbacks[1].subscriber().unwrap();
+    let workers = WorkerThreads::current();
+    let module = start_module::<M>(limits, &workers, &caches()).await.unwrap();
     let begun = Instant::now();
-    let calls = (0..102).map(|_| hang(&module.handle, worker, &subscriber));
+    let calls = (0..102).map(|_| hang(&module));
     let (answers, ()) = tokio::join!(join_all(calls), async {
         while module.handle.snapshot().queued < 100 {
             tokio::task::yield_now().await;
         }
         assert_eq!(module.handle.snapshot().in_flight, 2);
-        let one_more = hang(&module.handle, worker, &subscriber).await;
+        let one_more = hang(&module).await;
         assert_eq!(one_more.unwrap_err().kind, FailureKind::Overloaded);
         module.handle.stop();
     });
@@ -149,10 +147,7 @@ async fn stop_overtakes_a_full_mailbox() {
         assert_eq!(answer.unwrap_err().kind, FailureKind::NotRunning);
     }
     assert_eq!(module.handle.state(), ModuleState::Stopped);
-    assert_eq!(
-        hang(&module.handle, worker, &subscriber).await.unwrap_err().kind,
-        FailureKind::NotRunning
-    );
+    assert_eq!(hang(&module).await.unwrap_err().kind, FailureKind::NotRunning);
     let failures = module.handle.snapshot().failures;
     assert_eq!(
         (failures[&FailureKind::NotRunning], failures[&FailureKind::Overloaded]),
@@ -163,50 +158,43 @@ async fn stop_overtakes_a_full_mailbox() {
 #[actix::test]
 async fn a_call_that_waits_too_long_for_a_permit_is_overloaded_and_one_that_runs_too_long_exceeds_its_deadline() {
     tokio::time::pause();
-    let workers = WorkerThreads::current();
-    let worker = workers.indices().next().unwrap();
     let limits = ModuleLimits {
         max_in_flight: 1,
         ..LIMITS
     };
-    let (module, _loaded) = load_module::<M>(limits, &workers, &caches()).await.unwrap();
-    let subscriber: Hangs = module.registered.callbacks[1].subscriber().unwrap();
+    let workers = WorkerThreads::current();
+    let module = start_module::<M>(limits, &workers, &caches()).await.unwrap();
     let begun = Instant::now();
-    let first = hang(&module.handle, worker, &subscriber);
     let second = async {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let deadline = begun + Duration::from_millis(500);
-        module
-            .handle
-            .call(worker, Arc::clone(&subscriber), publish(), deadline)
-            .await
+        module.ask(publish(), begun + Duration::from_millis(500)).await
     };
-    let (runs, waits) = tokio::join!(first, second);
+    let (runs, waits) = tokio::join!(hang(&module), second);
     assert_eq!(waits.unwrap_err().kind, FailureKind::Overloaded);
     assert_eq!(runs.unwrap_err().kind, FailureKind::DeadlineExceeded);
     // Its permit is free again.
     assert_eq!(module.handle.snapshot().in_flight, 0);
 }
 
-/// Keeps its api and tries to register later.
-struct Late {
-    api: ModuleApi<Self>,
-}
+/// Tries to register later.
+struct Late;
+
+static LATE: Mutex<Option<ModuleApi<Late>>> = Mutex::new(None);
 
 impl Module for Late {
     type Config = NoConfig;
 
     fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
-        Ok(Self { api: api.clone() })
+        *LATE.lock().unwrap() = Some(api.clone());
+        Ok(Self)
     }
 }
 
 #[actix::test]
 async fn nothing_is_registered_after_the_constructor() {
-    let (module, _loaded) = load_module::<Late>(LIMITS, &WorkerThreads::current(), &caches())
-        .await
-        .unwrap();
-    let api = &module.instance.downcast_ref::<Late>().unwrap().api;
+    let workers = WorkerThreads::current();
+    let _module = start_module::<Late>(LIMITS, &workers, &caches()).await.unwrap();
+    let api = LATE.lock().unwrap().take().unwrap();
     let callbacks = SpamCheckerCallbacks::new().user_may_create_room(async |_: &Late, _: &_| Ok(Verdict::Pass));
     let closed = Err(ganglion_api::RegistrationError::RegistrationClosed);
     assert_eq!(api.register_spam_checker_callbacks(callbacks), closed);

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ganglion_actors::{CacheDefaults, CacheService, LoadError, LoadedModule, WorkerThreads};
+use ganglion_actors::{CacheDefaults, CacheService, LoadError, ModuleCommand, WorkerThreads};
 use ganglion_api::{
-    CacheArgs as _, CacheOptions, Cached, Module, ModuleApi, ModuleError, NoConfig, SpamCheckerCallbacks,
+    CacheArgs as _, CacheOptions, Cached, Module, ModuleApi, ModuleError, NoConfig, SpamCheckerCallbacks, UserId,
+    UserMayCreateRoom,
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use self::support::{LIMITS, caches, load_module};
+use self::support::{LIMITS, Started, caches, start_module};
 
 /// Gives a test hold of the module's cached functions: tests run on threads of their own, and so does the module.
 #[derive(Clone)]
@@ -23,16 +25,21 @@ struct Functions {
     api: ModuleApi<M>,
     counted: Cached<String, u64>,
     pair: Cached<(String, i64), u64>,
+    seen: Arc<Seen>,
 }
 
 thread_local! {
     static FUNCTIONS: std::cell::RefCell<Option<Functions>> = const { std::cell::RefCell::new(None) };
 }
 
-/// Counts how often its functions run; a gate holds them.
-struct M {
+/// Counts how often functions run; a gate holds them.
+struct Seen {
     fills: AtomicU64,
     gate: Semaphore,
+}
+
+struct M {
+    seen: Arc<Seen>,
 }
 
 impl Module for M {
@@ -41,31 +48,33 @@ impl Module for M {
     fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
         api.register_spam_checker_callbacks(SpamCheckerCallbacks::new().user_may_create_room(async |m: &M, _: &_| {
             // Opens the gate for one fill.
-            m.gate.add_permits(1);
+            m.seen.gate.add_permits(1);
             Ok(ganglion_api::Verdict::Pass)
         }))?;
         let counted = api.cached("counted", CacheOptions::new().max_entries(10), Self::counted)?;
         let pair = api.cached("pair", CacheOptions::new().uncached_arg(1), Self::pair)?;
         api.register_cached_function(&counted);
+        let seen = Arc::new(Seen {
+            fills: AtomicU64::new(0),
+            gate: Semaphore::new(0),
+        });
         FUNCTIONS.with(|functions| {
             *functions.borrow_mut() = Some(Functions {
                 api: api.clone(),
                 counted,
                 pair,
+                seen: Arc::clone(&seen),
             });
         });
-        Ok(Self {
-            fills: AtomicU64::new(0),
-            gate: Semaphore::new(0),
-        })
+        Ok(Self { seen })
     }
 }
 
 impl M {
     async fn counted(&self, key: String) -> Result<u64, ModuleError> {
-        let fill = self.fills.fetch_add(1, Ordering::SeqCst) + 1;
+        let fill = self.seen.fills.fetch_add(1, Ordering::SeqCst) + 1;
         match key.as_str() {
-            "gated" => self.gate.acquire().await?.forget(),
+            "gated" => self.seen.gate.acquire().await?.forget(),
             "error" => return Err(ModuleError::message("no such key")),
             "panic" => panic!("a bad fill"),
             _ => {}
@@ -74,27 +83,26 @@ impl M {
     }
 
     async fn pair(&self, _: (String, i64)) -> Result<u64, ModuleError> {
-        Ok(self.fills.fetch_add(1, Ordering::SeqCst) + 1)
+        Ok(self.seen.fills.fetch_add(1, Ordering::SeqCst) + 1)
     }
 }
 
 struct Loaded {
-    module: LoadedModule,
+    module: Started,
     functions: Functions,
     caches: Arc<CacheService>,
-    _loaded: watch::Sender<bool>,
 }
 
 async fn loaded_with(caches: Arc<CacheService>) -> Loaded {
-    let (module, loaded) = load_module::<M>(LIMITS, &WorkerThreads::current(), &caches)
-        .await
-        .unwrap();
+    let workers = WorkerThreads::current();
+    let module = start_module::<M>(LIMITS, &workers, &caches).await.unwrap();
+    // The instance lives as long as its threads.
+    std::mem::forget(workers);
     let functions = FUNCTIONS.with(|functions| functions.borrow_mut().take()).unwrap();
     Loaded {
         module,
         functions,
         caches,
-        _loaded: loaded,
     }
 }
 
@@ -103,8 +111,8 @@ async fn loaded() -> Loaded {
 }
 
 impl Loaded {
-    fn instance(&self) -> &M {
-        self.module.instance.downcast_ref().unwrap()
+    fn instance(&self) -> &Seen {
+        &self.functions.seen
     }
 
     fn fills(&self) -> u64 {
@@ -313,7 +321,7 @@ impl Module for Twice {
 
 #[actix::test]
 async fn a_name_is_taken_once_within_a_module() {
-    let failed = load_module::<Twice>(LIMITS, &WorkerThreads::current(), &caches()).await;
+    let failed = start_module::<Twice>(LIMITS, &WorkerThreads::current(), &caches()).await;
     let Err(LoadError::Constructor(error)) = failed else {
         panic!("it loaded")
     };
@@ -323,6 +331,11 @@ async fn a_name_is_taken_once_within_a_module() {
 /// Keeps its cached function and not its api.
 struct Forgetful {
     function: Cached<String, usize>,
+    alive: Arc<()>,
+}
+
+thread_local! {
+    static ALIVE: std::cell::RefCell<std::sync::Weak<()>> = std::cell::RefCell::default();
 }
 
 impl Module for Forgetful {
@@ -332,18 +345,38 @@ impl Module for Forgetful {
         let function = api.cached("length", CacheOptions::new(), async |_: &Self, text: String| {
             Ok(text.len())
         })?;
-        Ok(Self { function })
+        let length = async |m: &Self, create: &UserMayCreateRoom| {
+            assert_eq!(*m.function.get(create.user_id.to_string()).await?, 4);
+            assert_eq!(Arc::strong_count(&m.alive), 1);
+            Ok(ganglion_api::Verdict::Pass)
+        };
+        api.register_spam_checker_callbacks(SpamCheckerCallbacks::new().user_may_create_room(length))?;
+        let alive = Arc::new(());
+        ALIVE.with(|seen| *seen.borrow_mut() = Arc::downgrade(&alive));
+        Ok(Self { function, alive })
     }
 }
 
 #[actix::test]
 async fn a_module_need_not_keep_its_api_for_its_cached_functions_and_is_not_kept_by_them() {
-    let (module, _loaded) = load_module::<Forgetful>(LIMITS, &WorkerThreads::current(), &caches())
-        .await
-        .unwrap();
-    let instance = module.instance.downcast::<Forgetful>().unwrap();
-    assert_eq!(*instance.function.get("abc".into()).await.unwrap(), 3);
-    let alive = Arc::downgrade(&instance);
-    drop(instance);
-    assert!(alive.upgrade().is_none());
+    let workers = WorkerThreads::current();
+    let module = start_module::<Forgetful>(LIMITS, &workers, &caches()).await.unwrap();
+    let create = UserMayCreateRoom::new(UserId::parse("@a:b").unwrap(), ganglion_api::JsonObject::new());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    assert_eq!(module.ask(create, deadline).await, Ok(ganglion_api::Verdict::Pass));
+    module.handle.command(ModuleCommand::Disable).await.unwrap();
+    assert!(ALIVE.with(|alive| alive.borrow().upgrade()).is_none());
+}
+
+#[actix::test]
+async fn a_module_that_is_made_anew_begins_with_empty_caches() {
+    let m = loaded().await;
+    m.get("x").await.unwrap();
+    assert_eq!(m.caches.statistics().len(), 2);
+    m.module.handle.command(ModuleCommand::Restart).await.unwrap();
+    let functions = FUNCTIONS.with(|functions| functions.borrow_mut().take()).unwrap();
+    assert_eq!(*functions.counted.get("x".to_owned()).await.unwrap(), 1);
+    let statistics = m.caches.statistics();
+    let misses: Vec<_> = statistics.iter().map(|cache| (&*cache.name, cache.misses)).collect();
+    assert_eq!(misses, [("counted", 1), ("pair", 0)]);
 }

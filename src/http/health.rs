@@ -25,9 +25,7 @@ async fn ready(surface: web::Data<Surface>) -> Result<HttpResponse, HttpError> {
     if dispatch.is_ready() {
         return Ok(HttpResponse::Ok().body("OK"));
     }
-    let absent = dispatch
-        .absent()
-        .map(|module| format!("{} ({})", module.id(), module.state()));
-    let error = format!("not running: {}", absent.collect::<Vec<_>>().join(", "));
+    let absent: Vec<_> = dispatch.absent().map(ganglion_actors::ModuleHandle::id).collect();
+    let error = format!("not running: {}", absent.join(", "));
     Err(HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", error))
 }

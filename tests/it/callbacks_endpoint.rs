@@ -3,7 +3,7 @@
 use ganglion::api::reference;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, TestServer, canned, raw, request, with_modules};
+use crate::support::{Answer, TestServer, canned, poll_until, raw, request, with_modules};
 
 const SECRET: &str = "hunter2-correct-horse";
 
@@ -437,6 +437,7 @@ fn a_decision_about_a_login_does_not_repeat_its_secrets() {
         ("on_legacy_renew", json!({"renewal_token": SECRET})),
     ];
     for (callback, args) in cases {
+        poll_until(|| server.ganglion.dispatch().is_ready());
         let decision = server.decide(callback, &args);
         assert_eq!(decision["steps"][0]["result"], "panicked", "{decision}");
         assert!(!decision.to_string().contains(SECRET), "{decision}");

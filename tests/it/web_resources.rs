@@ -9,7 +9,7 @@ use ganglion::{Ganglion, registry};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, TestServer, config_with, raw, request, with_modules};
+use crate::support::{Answer, TestServer, config_with, poll_until, raw, request, with_modules};
 
 /// Answers on its paths with its name and what it was asked.
 struct Echo {
@@ -349,6 +349,8 @@ fn a_module_that_fails_gives_an_error_that_says_nothing_and_no_hung_socket() {
         (&impatient, "hang", 504),
     ] {
         for _ in 0..3 {
+            // After a panic it is made anew.
+            poll_until(|| server.ganglion.dispatch().is_ready());
             let answer = get(server, &format!("/_synapse/client/unusual/{path}"));
             assert_eq!(answer.status, status, "{path}: {answer:?}");
             assert_eq!(

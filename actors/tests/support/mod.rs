@@ -1,41 +1,133 @@
-//! Loads modules on the test's own arbiter, where time can be paused.
+//! Starts modules under their supervisors, with a router that keeps what it is told.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ganglion_actors::{
-    CacheDefaults, CacheService, LoadError, LoadedModule, ModuleLimits, ModuleSpec, Surroundings, WorkerThreads, load,
+    BreakerSettings, CacheDefaults, CacheService, Incarnation, LoadError, ModuleHandle, ModuleLimits, ModuleSpec,
+    RestartSettings, Router, Surroundings, Tier, Worker, WorkerThreads,
 };
-use ganglion_api::{Module, NotConnected, Registry, ServerName};
+use ganglion_api::{
+    CallFailure, Callback, Module, ModuleFactory, NotConnected, Registered, Registry, ServerName, Subscriber,
+};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub(crate) const LIMITS: ModuleLimits = ModuleLimits {
     call_timeout: Duration::from_secs(1),
     max_in_flight: 4,
     mailbox: 1024,
+    start_timeout: Duration::from_secs(30),
 };
 
-/// Loads a module with these limits; the sender keeps background calls running.
-pub(crate) async fn load_module<M: Module>(
-    limits: ModuleLimits,
+/// Keeps the one module that is routed.
+#[derive(Default)]
+pub(crate) struct OneRoute(Mutex<Option<(Arc<Incarnation>, Registered)>>);
+
+impl OneRoute {
+    fn lock(&self) -> MutexGuard<'_, Option<(Arc<Incarnation>, Registered)>> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Router for OneRoute {
+    fn route(&self, incarnation: &Arc<Incarnation>, registered: Registered) -> Result<(), String> {
+        *self.lock() = Some((Arc::clone(incarnation), registered));
+        Ok(())
+    }
+
+    fn vacate(&self, vacant: &Arc<Incarnation>) {
+        let mut routed = self.lock();
+        if let Some((incarnation, registered)) = &mut *routed {
+            *incarnation = Arc::clone(vacant);
+            *registered = registered.vacated();
+        }
+    }
+
+    fn unroute(&self, _module: usize) {
+        *self.lock() = None;
+    }
+}
+
+/// A module that was started, on the test's own arbiter unless it says otherwise.
+pub(crate) struct Started {
+    pub(crate) handle: ModuleHandle,
+    pub(crate) route: Arc<OneRoute>,
+    worker: Worker,
+    _loaded: watch::Sender<bool>,
+}
+
+impl Started {
+    /// The subscriber of a callback and the incarnation that it belongs to, if the module is on the route.
+    pub(crate) fn subscriber<C: Callback>(&self) -> Option<(Arc<Incarnation>, Arc<dyn Subscriber<C>>)> {
+        let routed = self.route.lock();
+        let (incarnation, registered) = routed.as_ref()?;
+        let mut subscribers = registered.callbacks.iter();
+        let subscriber = subscribers.find_map(ganglion_api::Registration::subscriber::<C>)?;
+        Some((Arc::clone(incarnation), subscriber))
+    }
+
+    /// Asks it on the current thread.
+    pub(crate) async fn ask<C: Callback>(&self, args: C, deadline: Instant) -> Result<C::Answer, CallFailure> {
+        let (incarnation, subscriber) = self.subscriber::<C>().expect("the module is on the route");
+        incarnation
+            .call(&self.worker, subscriber, Arc::new(args), deadline, || true)
+            .await
+    }
+}
+
+/// A module to be started.
+pub(crate) fn spec(factory: Arc<dyn ModuleFactory>, limits: ModuleLimits) -> ModuleSpec {
+    ModuleSpec {
+        id: "m".into(),
+        path: "test.M".into(),
+        enabled: true,
+        factory: Some(factory),
+        config: serde_json::json!({}),
+        tier: Tier::Actor,
+        limits,
+        breaker: BreakerSettings::default(),
+        restart: RestartSettings::default(),
+    }
+}
+
+pub(crate) fn factory<M: Module>() -> Arc<dyn ModuleFactory> {
+    Registry::new().with::<M>("test.M").factory("test.M").unwrap()
+}
+
+/// Starts a module of its spec.
+pub(crate) async fn start(
+    spec: ModuleSpec,
     workers: &WorkerThreads,
     caches: &Arc<CacheService>,
-) -> Result<(LoadedModule, watch::Sender<bool>), LoadError> {
+) -> Result<Started, LoadError> {
     let (loaded, listen) = watch::channel(true);
+    let route = Arc::<OneRoute>::default();
     let surroundings = Surroundings {
         server_name: ServerName::parse("example.com").unwrap(),
         homeserver: Arc::new(NotConnected),
         caches: Arc::clone(caches),
         loaded: listen,
+        router: Arc::clone(&route) as Arc<dyn Router>,
     };
-    let spec = ModuleSpec {
-        id: "m".into(),
-        path: "test.M".into(),
-        factory: Registry::new().with::<M>("test.M").factory("test.M").unwrap(),
-        config: serde_json::json!({}),
-        limits,
-    };
-    Ok((load(spec, 0, &surroundings, workers).await?, loaded))
+    let (handle, made) = ModuleHandle::start(spec, 0, &surroundings, workers);
+    made.await.expect("a first attempt has a result")?;
+    let (_, thread) = workers.workers().swap_remove(0);
+    Ok(Started {
+        handle,
+        route,
+        worker: Worker::new(thread),
+        _loaded: loaded,
+    })
+}
+
+/// Starts a module with these limits.
+pub(crate) async fn start_module<M: Module>(
+    limits: ModuleLimits,
+    workers: &WorkerThreads,
+    caches: &Arc<CacheService>,
+) -> Result<Started, LoadError> {
+    start(spec(factory::<M>(), limits), workers, caches).await
 }
 
 pub(crate) fn caches() -> Arc<CacheService> {
