@@ -50,6 +50,17 @@ impl Counted {
     }
 }
 
+impl Drop for Background {
+    fn drop(&mut self) {
+        // What the task captured is dropped by the module's code.
+        let nothing: BackgroundTask = Box::new(|| Box::pin(async { Ok(()) }));
+        let task = std::mem::replace(&mut self.task, Arc::new(Mutex::new(nothing)));
+        self.incarnation
+            .pool()
+            .discard(self.incarnation.number(), Box::new(task));
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         self.counter().fetch_sub(1, Ordering::Relaxed);

@@ -121,9 +121,12 @@ impl CacheService {
         }
     }
 
-    /// Forgets all cached functions of a module: the next incarnation begins with none.
-    pub(crate) fn close(&self, module: &str) {
-        self.caches.retain(|(of, _), _| **of != *module);
+    /// Gives up all cached functions of a module: the next incarnation begins with none.
+    pub(crate) fn close(&self, module: &str) -> impl Send + use<> {
+        let names = self.caches.iter().map(|cache| cache.key().clone());
+        let names: Vec<_> = names.filter(|(of, _)| **of == *module).collect();
+        let closed = names.iter().filter_map(|name| self.caches.remove(name));
+        closed.map(|(_, cache)| cache).collect::<Vec<Arc<FunctionCache>>>()
     }
 
     /// Forgets the result for a key of a registered function, or all, because another node said so. It is not

@@ -73,7 +73,7 @@ pub trait Router: Send + Sync {
     ///
     /// # Errors
     /// Its registrations contradict those of others; the text says which.
-    fn route(&self, incarnation: &Arc<Incarnation>, registered: Registered) -> Result<(), String>;
+    fn route(&self, incarnation: &Arc<Incarnation>, registered: Arc<Registered>) -> Result<(), String>;
 
     /// The module keeps its places on the routes, but `vacant` stands there: its calls fail.
     fn vacate(&self, vacant: &Arc<Incarnation>);
@@ -140,7 +140,13 @@ pub(crate) async fn load(
     let home = incarnation.home();
     let host = Arc::new(Host::new(Arc::clone(&incarnation), surroundings));
     let create = move || {
-        let outcome: Outcome = guarded_now(site, || factory.create(config, host));
+        let outcome: Outcome = guarded_now(site, || {
+            factory.create(config, host).map_err(|error| match error {
+                // The text of a module's error, and its drop, are the module's code.
+                CreateError::Constructor(error) => CreateError::Constructor(ModuleError::message(error.to_string())),
+                config => config,
+            })
+        });
         // Nobody waits any more for one that took too long. What it made is dropped here, on its own thread.
         if let Err(Ok(Ok(late))) = done.send(outcome) {
             let _ = guarded_now(site, || drop(late));

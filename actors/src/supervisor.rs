@@ -185,9 +185,11 @@ impl Supervisor {
 
     /// An attempt has ended.
     fn made(&mut self, incarnation: &Arc<Incarnation>, made: Result<Made, LoadError>, ctx: &mut Context<Self>) {
-        if let Ok(made) = &made {
-            self.pool.hold(incarnation.number(), Arc::clone(&made.instance));
-        }
+        let made = made.map(|Made { registered, instance }| {
+            let registered = Arc::new(registered);
+            self.pool.hold(incarnation.number(), instance, Arc::clone(&registered));
+            registered
+        });
         let wanted = self
             .making
             .as_ref()
@@ -198,10 +200,9 @@ impl Supervisor {
             return incarnation.end();
         }
         self.making = None;
-        let routed = made.and_then(|made| {
-            drop(made.instance);
+        let routed = made.and_then(|registered| {
             incarnation.go_live();
-            let routed = self.surroundings.router.route(incarnation, made.registered);
+            let routed = self.surroundings.router.route(incarnation, registered);
             routed.map_err(LoadError::Routes)
         });
         match routed {
@@ -295,8 +296,14 @@ impl Supervisor {
     }
 
     fn end(&self, incarnation: &Incarnation) {
+        self.close_caches(incarnation);
         incarnation.end();
-        self.surroundings.caches.close(self.module.id());
+    }
+
+    /// The next incarnation begins with empty caches. What they kept is dropped like the instance.
+    fn close_caches(&self, incarnation: &Incarnation) {
+        let closed = self.surroundings.caches.close(self.module.id());
+        self.pool.discard(incarnation.number(), Box::new(closed));
     }
 
     fn cancel_due(&mut self, ctx: &mut Context<Self>) {
@@ -321,7 +328,7 @@ impl Supervisor {
             return;
         }
         old.retire();
-        self.surroundings.caches.close(self.module.id());
+        self.close_caches(&old);
         self.surroundings
             .router
             .vacate(&Incarnation::vacant(&self.module, &self.pool));

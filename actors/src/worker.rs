@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use actix::ArbiterHandle;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use ganglion_api::Registered;
 use tokio::sync::oneshot;
 
 use crate::guard::guarded_now;
@@ -48,12 +49,24 @@ pub(crate) enum Role {
     Short,
 }
 
-/// The instance of a module. The pool holds it as long as anybody else does, so that nobody else drops it last.
+/// The instance of a module and its functions. The pool holds them as long as anybody else does, so that nobody else drops
+/// them last: their drops are the module's code.
 struct Instance {
     instance: Arc<dyn Any + Send + Sync>,
+    registered: Arc<Registered>,
     /// Its incarnation is over.
     released: bool,
 }
+
+impl Instance {
+    /// A route, a path, a call or a chain uses its functions.
+    fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.registered) > 1 || self.registered.is_shared()
+    }
+}
+
+/// Something of an incarnation that nobody uses any more, to be dropped where it can harm nobody.
+type Discarded = Box<dyn Any + Send>;
 
 /// The threads and what runs on them, as the watchdog sees them.
 pub(crate) struct Pool {
@@ -64,6 +77,7 @@ pub(crate) struct Pool {
     watched: Mutex<Vec<(Role, Arc<Watched>)>>,
     incarnations: DashMap<u32, Weak<Incarnation>>,
     instances: Mutex<HashMap<u32, Instance>>,
+    discarded: Mutex<HashMap<u32, Vec<Discarded>>>,
     listener: OnceLock<Weak<dyn WorkerListener>>,
     numbers: AtomicU32,
 }
@@ -75,6 +89,10 @@ impl Pool {
 
     fn instances(&self) -> MutexGuard<'_, HashMap<u32, Instance>> {
         self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn discarded(&self) -> MutexGuard<'_, HashMap<u32, Vec<Discarded>>> {
+        self.discarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every thread that is watched; those that ended as they should are forgotten.
@@ -136,56 +154,79 @@ impl Pool {
     }
 
     /// Holds an instance until its incarnation is over and nobody else holds it.
-    pub(crate) fn hold(&self, number: u32, instance: Arc<dyn Any + Send + Sync>) {
-        let released = false;
-        self.instances().insert(number, Instance { instance, released });
+    pub(crate) fn hold(&self, number: u32, instance: Arc<dyn Any + Send + Sync>, registered: Arc<Registered>) {
+        let held = Instance {
+            instance,
+            registered,
+            released: false,
+        };
+        self.instances().insert(number, held);
     }
 
     /// An incarnation is over: its instance is dropped when nobody uses it any more.
     pub(crate) fn release(&self, number: u32) {
-        let mut instances = self.instances();
         if self.current {
-            let instance = instances.remove(&number);
-            drop(instances);
-            drop(instance);
-        } else if let Some(instance) = instances.get_mut(&number) {
+            let instance = self.instances().remove(&number);
+            return drop(instance);
+        }
+        if let Some(instance) = self.instances().get_mut(&number) {
             instance.released = true;
         }
     }
 
     /// Whether no route, call or chain uses an instance.
     pub(crate) fn is_unused(&self, number: u32) -> bool {
-        let instances = self.instances();
-        instances
-            .get(&number)
-            .is_none_or(|held| Arc::strong_count(&held.instance) == 1)
+        self.instances().get(&number).is_none_or(|held| !held.is_in_use())
     }
 
-    /// Drops released instances that nobody uses, each on a thread of its own: a drop is the module's code, and may
-    /// block or panic.
-    pub(crate) fn drop_unused(self: &Arc<Self>) {
-        let mut instances = self.instances();
-        let unused = instances.extract_if(|_, held| held.released && Arc::strong_count(&held.instance) == 1);
-        let unused: Vec<_> = unused.collect();
-        drop(instances);
-        for (incarnation, held) in unused {
-            let operation = Operation::DROP;
-            let dropping = self.spawn("drop".into(), move |_| {
-                if let Err(panic) = guarded_now(Site { incarnation, operation }, || drop(held.instance)) {
+    /// Drops something of an incarnation on a thread of its own, soon.
+    pub(crate) fn discard(&self, number: u32, what: Discarded) {
+        if self.current {
+            drop(what);
+        } else {
+            self.discarded().entry(number).or_default().push(what);
+        }
+    }
+
+    /// Drops what is discarded, and released instances that nobody uses, on threads of their own: a drop is the module's
+    /// code, and may block or panic.
+    pub(crate) fn drop_unused(&self) {
+        let unused: Vec<_> = self
+            .instances()
+            .extract_if(|_, held| held.released && !held.is_in_use())
+            .collect();
+        for (number, held) in unused {
+            // The functions hold the instance, so they go first.
+            self.discard(number, Box::new((held.registered, held.instance)));
+        }
+        let discarded = std::mem::take(&mut *self.discarded());
+        for (incarnation, discarded) in discarded {
+            self.drop_on_thread(incarnation, discarded);
+        }
+    }
+
+    fn drop_on_thread(&self, incarnation: u32, discarded: Vec<Discarded>) {
+        let operation = Operation::DROP;
+        let discarded = Arc::new(Mutex::new(discarded));
+        let own = Arc::clone(&discarded);
+        let dropping = self.spawn("drop".into(), move |_| {
+            let discarded = std::mem::take(&mut *own.lock().unwrap_or_else(PoisonError::into_inner));
+            for what in discarded {
+                if let Err(panic) = guarded_now(Site { incarnation, operation }, || drop(what)) {
                     tracing::error!(reason = panic.text(), "a module panicked while it was dropped");
                 }
-            });
-            if let Err(error) = dropping {
-                // The instance went with the closure: it was dropped here.
-                tracing::error!(%error, "no thread to drop a module on");
             }
+        });
+        if let Err(error) = dropping {
+            tracing::error!(%error, "no thread to drop a module on: it stays in memory");
+            std::mem::forget(discarded);
         }
     }
 
     /// Leaves what is still used by a stuck thread alone for ever.
     pub(crate) fn leak_released(&self) {
         for (_, held) in self.instances().drain() {
-            std::mem::forget(held.instance);
+            std::mem::forget((held.instance, held.registered));
         }
     }
 
@@ -233,7 +274,8 @@ impl Pool {
             instance.released = true;
         }
         if self.current {
-            return self.instances().clear();
+            let instances = std::mem::take(&mut *self.instances());
+            return drop(instances);
         }
         for (role, _) in self.threads() {
             if let Role::Worker(_, thread) | Role::Own(thread) = role {
@@ -349,6 +391,7 @@ impl Pool {
             watched: Mutex::default(),
             incarnations: DashMap::new(),
             instances: Mutex::default(),
+            discarded: Mutex::default(),
             listener: OnceLock::new(),
             numbers: AtomicU32::new(0),
         }

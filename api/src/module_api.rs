@@ -151,6 +151,19 @@ impl Registered {
     }
 }
 
+impl Registered {
+    /// Whether a route, a path or a call holds one of the functions too. While this is held and nobody else holds one,
+    /// dropping it drops them all.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.callbacks.iter().any(Registration::is_shared)
+            || self
+                .resources
+                .iter()
+                .any(|(_, resource)| Arc::strong_count(resource) > 1)
+    }
+}
+
 /// Stands at a path for a web resource whose module is gone.
 struct VacantResource;
 

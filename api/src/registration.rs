@@ -266,6 +266,10 @@ impl<M: Send + Sync + 'static> CallbackSet<M> {
             login_types,
             subscriber: Arc::new(bind(module)),
             vacant: Arc::new(vacant),
+            is_shared: |subscriber| {
+                let subscriber = subscriber.downcast_ref::<Arc<dyn Subscriber<C>>>();
+                subscriber.is_some_and(|subscriber| Arc::strong_count(subscriber) > 1)
+            },
         }));
     }
 }
@@ -279,6 +283,7 @@ pub struct Registration {
     // Both are an `Arc<dyn Subscriber<C>>` of the callback at `index`.
     subscriber: Arc<dyn Any + Send + Sync>,
     vacant: Arc<dyn Any + Send + Sync>,
+    is_shared: fn(&(dyn Any + Send + Sync)) -> bool,
 }
 
 impl Registration {
@@ -325,7 +330,14 @@ impl Registration {
             login_types: self.login_types.clone(),
             subscriber: Arc::clone(&self.vacant),
             vacant: Arc::clone(&self.vacant),
+            is_shared: self.is_shared,
         }
+    }
+
+    /// Whether a route or a call holds the subscriber too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        (self.is_shared)(&*self.subscriber)
     }
 }
 

@@ -49,7 +49,7 @@ pub struct RoutedModule {
     /// Its present incarnation.
     pub incarnation: Arc<Incarnation>,
     /// What it registered.
-    pub registered: Registered,
+    pub registered: Arc<Registered>,
     /// Higher is asked first; ties keep the order of the file.
     pub priority: i64,
     /// Its failure rules.

@@ -96,7 +96,7 @@ impl Routing {
     pub(crate) fn close(&self) {
         let mut modules = self.lock();
         for module in modules.routed.iter_mut().flatten() {
-            module.registered = module.registered.vacated();
+            module.registered = Arc::new(module.registered.vacated());
         }
         // The same registrations went together before.
         let _ = self.swap(&modules);
@@ -104,7 +104,7 @@ impl Routing {
 }
 
 impl Router for Routing {
-    fn route(&self, incarnation: &Arc<Incarnation>, registered: Registered) -> Result<(), String> {
+    fn route(&self, incarnation: &Arc<Incarnation>, registered: Arc<Registered>) -> Result<(), String> {
         let mut modules = self.lock();
         let index = incarnation.module().index();
         let Some(Place { priority, on_failure }) = modules.places.get(index).cloned() else {
@@ -128,7 +128,7 @@ impl Router for Routing {
         let mut modules = self.lock();
         if let Some(Some(module)) = modules.routed.get_mut(vacant.module().index()) {
             module.incarnation = Arc::clone(vacant);
-            module.registered = module.registered.vacated();
+            module.registered = Arc::new(module.registered.vacated());
             // The same registrations went together before.
             let _ = self.swap(&modules);
         }

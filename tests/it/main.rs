@@ -14,4 +14,5 @@ mod golden;
 mod isolation;
 mod order;
 mod support;
+mod survival;
 mod web_resources;

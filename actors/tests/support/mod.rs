@@ -22,16 +22,16 @@ pub(crate) const LIMITS: ModuleLimits = ModuleLimits {
 
 /// Keeps the one module that is routed.
 #[derive(Default)]
-pub(crate) struct OneRoute(Mutex<Option<(Arc<Incarnation>, Registered)>>);
+pub(crate) struct OneRoute(Mutex<Option<(Arc<Incarnation>, Arc<Registered>)>>);
 
 impl OneRoute {
-    fn lock(&self) -> MutexGuard<'_, Option<(Arc<Incarnation>, Registered)>> {
+    fn lock(&self) -> MutexGuard<'_, Option<(Arc<Incarnation>, Arc<Registered>)>> {
         self.0.lock().unwrap()
     }
 }
 
 impl Router for OneRoute {
-    fn route(&self, incarnation: &Arc<Incarnation>, registered: Registered) -> Result<(), String> {
+    fn route(&self, incarnation: &Arc<Incarnation>, registered: Arc<Registered>) -> Result<(), String> {
         *self.lock() = Some((Arc::clone(incarnation), registered));
         Ok(())
     }
@@ -40,7 +40,7 @@ impl Router for OneRoute {
         let mut routed = self.lock();
         if let Some((incarnation, registered)) = &mut *routed {
             *incarnation = Arc::clone(vacant);
-            *registered = registered.vacated();
+            *registered = Arc::new(registered.vacated());
         }
     }
 

@@ -1,0 +1,569 @@
+//! What each tier survives: a row of the table in docs/semantics.md, a test or more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ganglion::actors::{ModuleState, most_stuck_threads};
+use ganglion::api::testing::{Misbehave, Misbehaviour};
+use ganglion::api::{
+    Module, ModuleApi, ModuleError, NoConfig, SpamCheckerCallbacks, UserMayCreateRoom, UserMayPublishRoom, Verdict,
+    WebRequest, WebResponse, json_response,
+};
+use ganglion::registry;
+use serde_json::{Value, json};
+
+use crate::support::{TestServer, canned, config_with, poll_until, request, with_modules};
+
+const TIERS: [&str; 3] = ["inline", "actor", "thread"];
+
+/// A module `m` that answers `user_may_publish_room` and misbehaves, and beside it one that denies `user_may_create_room`
+/// and one that is after `m` on its route. There is one worker, so whoever blocks it blocks all, but for its replacement.
+struct Scene {
+    server: TestServer,
+    misbehaviour: Misbehaviour,
+}
+
+impl Scene {
+    fn new(tier: &str, misbehaviour: Misbehaviour) -> Self {
+        Self::with(tier, misbehaviour, &json!({}))
+    }
+
+    /// With these keys of the module.
+    fn with(tier: &str, misbehaviour: Misbehaviour, keys: &Value) -> Self {
+        let mut m = canned("m", &json!({"user_may_publish_room": {"verdict": "pass"}}));
+        m["module"] = "test.M".into();
+        m["tier"] = tier.into();
+        m["call_timeout"] = "100ms".into();
+        for (key, value) in keys.as_object().unwrap() {
+            m[key] = value.clone();
+        }
+        let modules = json!([
+            m,
+            canned("healthy", &json!({"user_may_create_room": {"verdict": "deny"}})),
+            canned("after", &json!({"user_may_publish_room": {"verdict": "deny"}})),
+        ]);
+        let registry = registry().misbehaving("test.M", "ganglion.modules.Canned", misbehaviour.clone());
+        let yaml = with_modules(&modules.to_string()).replace("workers: 2", "workers: 1");
+        Self {
+            server: TestServer::serve(config_with(&yaml, &registry)),
+            misbehaviour,
+        }
+    }
+
+    /// Asks `m`, and `after`.
+    fn ask(&self) -> Value {
+        let publish = json!({"user_id": "@bob:example.com", "room_id": "!r:example.com"});
+        self.server.decide("user_may_publish_room", &publish)
+    }
+
+    /// What `m` did.
+    fn result(&self) -> Value {
+        self.ask()["steps"][0]["result"].clone()
+    }
+
+    /// The healthy module is asked, and decides.
+    fn neighbour_decides(&self) {
+        let decision = self
+            .server
+            .decide("user_may_create_room", &json!({"user_id": "@bob:example.com"}));
+        assert_eq!(decision["decided_by"], "healthy", "{decision}");
+        assert_eq!(decision["steps"][0]["result"], "deny", "{decision}");
+    }
+
+    fn module(&self) -> &ganglion::actors::ModuleHandle {
+        self.server.ganglion.dispatch().module("m").unwrap()
+    }
+
+    fn breaker(&self) -> Value {
+        json!(self.module().snapshot())["breakers"]["user_may_publish_room"].clone()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // Also when a test fails: its threads end.
+        self.misbehaviour.calm();
+    }
+}
+
+#[test]
+fn a_panic_is_contained_and_the_module_is_made_anew() {
+    for tier in TIERS {
+        let scene = Scene::new(tier, Misbehaviour::new(Misbehave::Panic).on_call(1));
+        let decision = scene.ask();
+        assert_eq!(decision["steps"][0]["result"], "panicked", "{tier}: {decision}");
+        scene.neighbour_decides();
+        poll_until(|| scene.module().state() == ModuleState::Running);
+        assert_eq!(scene.module().snapshot().restarts, 1, "{tier}");
+        assert_eq!(scene.result(), "pass", "{tier}");
+    }
+}
+
+#[test]
+fn a_call_that_never_ends_is_left_at_its_budget_and_the_next_module_asked() {
+    for tier in TIERS {
+        let policy = json!({"on_failure": [{"then": "pass"}]});
+        let scene = Scene::with(tier, Misbehaviour::new(Misbehave::Hang), &policy);
+        let decision = scene.ask();
+        assert_eq!(
+            decision["steps"][0]["result"], "deadline_exceeded",
+            "{tier}: {decision}"
+        );
+        assert_eq!(decision["decided_by"], "after", "{tier}: {decision}");
+        scene.neighbour_decides();
+        assert_eq!(
+            (scene.module().state(), scene.module().snapshot().blocked),
+            (ModuleState::Running, 0)
+        );
+    }
+}
+
+#[test]
+fn a_worker_that_a_module_blocks_is_replaced_and_its_breaker_opens() {
+    for (tier, misbehave) in [
+        ("inline", Misbehave::Block),
+        ("actor", Misbehave::Block),
+        ("actor", Misbehave::Spin),
+    ] {
+        let policy = json!({"on_failure": [{"then": "pass"}]});
+        let scene = Scene::with(tier, Misbehaviour::new(misbehave).on_call(1), &policy);
+        // The chain goes on with the fresh worker.
+        let decision = scene.ask();
+        let results: Vec<_> = decision["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|step| &step["result"])
+            .collect();
+        assert_eq!(results, ["deadline_exceeded", "deny"], "{tier}: {decision}");
+        assert_eq!(decision["decided_by"], "after", "{tier}: {decision}");
+        scene.neighbour_decides();
+        let snapshot = scene.module().snapshot();
+        assert_eq!(
+            (snapshot.blocked, snapshot.stuck_threads, snapshot.in_flight),
+            (1, 1, 0),
+            "{tier}"
+        );
+        let breaker = scene.breaker();
+        assert_eq!(
+            (&breaker["state"], &breaker["reason"]),
+            (&json!("open"), &json!("blocked_thread")),
+            "{tier}"
+        );
+        assert_eq!(scene.result(), "breaker_open", "{tier}");
+        // The stuck thread ends as soon as it can.
+        scene.misbehaviour.calm();
+        poll_until(|| scene.module().stuck_threads() == 0);
+        assert_eq!(scene.module().state(), ModuleState::Running, "{tier}");
+    }
+}
+
+#[test]
+fn calls_that_wait_for_a_blocked_worker_are_answered_by_the_fresh_one() {
+    for tier in ["inline", "actor"] {
+        let scene = Scene::new(tier, Misbehaviour::new(Misbehave::Block).on_call(1));
+        std::thread::scope(|scope| {
+            let blocks = scope.spawn(|| scene.result());
+            poll_until(|| scene.misbehaviour.running() == 1);
+            // The one worker is blocked now.
+            let waits: Vec<_> = (0..10).map(|_| scope.spawn(|| scene.neighbour_decides())).collect();
+            for waits in waits {
+                waits.join().unwrap();
+            }
+            assert_eq!(blocks.join().unwrap(), "deadline_exceeded", "{tier}");
+        });
+        assert_eq!(scene.misbehaviour.misbehaved(), 1, "{tier}: the call was made twice");
+    }
+}
+
+#[test]
+fn a_module_with_too_many_stuck_threads_goes_into_quarantine() {
+    for tier in TIERS {
+        let keys = json!({"breaker": {"mode": "disabled"}, "restart": {"max": 1000}});
+        let scene = Scene::with(tier, Misbehaviour::new(Misbehave::Block), &keys);
+        for stuck in 1..=most_stuck_threads() {
+            assert_eq!(scene.result(), "deadline_exceeded", "{tier}");
+            let restarts = if tier == "thread" { stuck } else { 0 };
+            poll_until(|| {
+                let snapshot = scene.module().snapshot();
+                let counts = (snapshot.stuck_threads, usize::try_from(snapshot.restarts).unwrap());
+                counts == (stuck, restarts) && snapshot.state == ModuleState::Running
+            });
+            scene.neighbour_decides();
+        }
+        let last = scene.result();
+        assert!(last == "deadline_exceeded" || last == "quarantined", "{tier}: {last}");
+        poll_until(|| scene.module().state() == ModuleState::Quarantined);
+        let reason = scene.module().snapshot().reason.unwrap();
+        assert!(reason.contains("of its threads are stuck"), "{tier}: {reason}");
+        assert_eq!(scene.result(), "quarantined", "{tier}");
+        scene.neighbour_decides();
+    }
+}
+
+#[test]
+fn a_module_with_a_thread_of_its_own_blocks_or_spins_without_taking_a_worker() {
+    for misbehave in [Misbehave::Block, Misbehave::Spin] {
+        // Long enough that the neighbour is asked while the thread is not given up yet.
+        let keys = json!({"call_timeout": "2s"});
+        let scene = Scene::with("thread", Misbehaviour::new(misbehave).on_call(1), &keys);
+        std::thread::scope(|scope| {
+            let blocks = scope.spawn(|| scene.result());
+            poll_until(|| scene.misbehaviour.running() == 1);
+            for _ in 0..10 {
+                scene.neighbour_decides();
+            }
+            assert_eq!(
+                scene.module().stuck_threads(),
+                0,
+                "{misbehave}: the neighbour waited for the watchdog"
+            );
+            assert_eq!(blocks.join().unwrap(), "deadline_exceeded", "{misbehave}");
+        });
+        // Its thread is replaced, and it is made anew there.
+        poll_until(|| scene.module().snapshot().restarts == 1 && scene.module().state() == ModuleState::Running);
+        let snapshot = scene.module().snapshot();
+        assert_eq!(
+            (snapshot.stuck_threads, snapshot.blocked, snapshot.in_flight),
+            (1, 1, 0),
+            "{misbehave}"
+        );
+        assert_eq!(scene.result(), "pass", "{misbehave}");
+    }
+}
+
+#[test]
+fn a_breaker_refuses_calls_after_too_many_failures_and_closes_after_a_good_probe() {
+    for tier in TIERS {
+        let breaker = json!({"breaker": {"window": 4, "minimum": 4, "open_for": "50ms"}});
+        let scene = Scene::with(tier, Misbehaviour::new(Misbehave::Error), &breaker);
+        for _ in 0..4 {
+            assert_eq!(scene.result(), "module_error", "{tier}");
+        }
+        assert_eq!(scene.result(), "breaker_open", "{tier}");
+        assert_eq!(scene.breaker()["reason"], "failure_rate", "{tier}");
+        // A probe that fails opens it again.
+        poll_until(|| scene.result() == "module_error");
+        assert_eq!(scene.breaker()["reason"], "probe_failed", "{tier}");
+        scene.misbehaviour.calm();
+        poll_until(|| scene.result() == "pass");
+        assert_eq!(scene.breaker()["state"], "closed", "{tier}");
+        // Nothing of this concerns the module's state.
+        assert_eq!(
+            (scene.module().state(), scene.module().snapshot().restarts),
+            (ModuleState::Running, 0)
+        );
+    }
+}
+
+#[test]
+fn a_module_that_panics_too_often_goes_into_quarantine_until_it_is_released() {
+    for tier in TIERS {
+        let keys = json!({"restart": {"max": 2, "backoff": ["1ms", "2ms"]}, "breaker": {"mode": "disabled"}});
+        let scene = Scene::with(tier, Misbehaviour::new(Misbehave::Panic), &keys);
+        poll_until(|| scene.result() == "quarantined");
+        let snapshot = json!(scene.module().snapshot());
+        let reason = snapshot["reason"].as_str().unwrap();
+        assert!(
+            reason.starts_with("2 restarts within 1m were not enough: panicked in "),
+            "{tier}: {reason}"
+        );
+        assert_eq!(
+            (&snapshot["state"], &snapshot["restarts"]),
+            (&json!("quarantined"), &json!(2)),
+            "{tier}"
+        );
+        assert_eq!(snapshot["failures"]["panicked"], 3, "{tier}");
+        scene.misbehaviour.calm();
+        assert_eq!(scene.result(), "quarantined", "{tier}");
+        let released = scene.server.post("/_ganglion/admin/v1/modules/m/release", b"");
+        assert_eq!(
+            (released.status, &released.json()["state"]),
+            (200, &json!("running")),
+            "{tier}"
+        );
+        assert_eq!(scene.result(), "pass", "{tier}");
+    }
+}
+
+#[test]
+fn a_constructor_that_panics_or_fails_or_blocks_is_another_failed_attempt() {
+    for tier in TIERS {
+        for misbehave in [Misbehave::Panic, Misbehave::Error, Misbehave::Block] {
+            let keys = json!({"restart": {"max": 3, "backoff": ["1ms", "2ms"]}, "start_timeout": "50ms"});
+            // The second time, when it is made anew.
+            let scene = Scene::with(tier, Misbehaviour::new(misbehave).on_call(2).in_constructor(), &keys);
+            let restarted = scene.server.post("/_ganglion/admin/v1/modules/m/restart", b"");
+            assert_eq!(restarted.status, 200, "{tier} {misbehave}: {restarted:?}");
+            scene.neighbour_decides();
+            poll_until(|| scene.module().state() == ModuleState::Running);
+            assert_eq!(scene.misbehaviour.misbehaved(), 1, "{tier} {misbehave}");
+            assert_eq!(scene.module().snapshot().restarts, 2, "{tier} {misbehave}");
+            assert_eq!(scene.result(), "pass", "{tier} {misbehave}");
+        }
+    }
+}
+
+#[test]
+fn a_drop_that_panics_or_blocks_holds_nobody_up() {
+    for tier in TIERS {
+        for misbehave in [Misbehave::Panic, Misbehave::Block, Misbehave::Spin] {
+            let scene = Scene::new(tier, Misbehaviour::new(misbehave).on_call(1).in_drop());
+            let restarted = scene.server.post("/_ganglion/admin/v1/modules/m/restart", b"");
+            assert_eq!(restarted.json()["state"], "running", "{tier} {misbehave}");
+            poll_until(|| scene.misbehaviour.misbehaved() == 1);
+            scene.neighbour_decides();
+            assert_eq!(scene.result(), "pass", "{tier} {misbehave}");
+        }
+    }
+}
+
+#[test]
+fn a_background_call_that_panics_or_blocks_is_contained() {
+    for tier in TIERS {
+        let scene = Scene::new(tier, Misbehaviour::new(Misbehave::Panic).on_call(1).in_background());
+        poll_until(|| scene.module().snapshot().restarts == 1 && scene.module().state() == ModuleState::Running);
+        scene.neighbour_decides();
+        assert_eq!(scene.result(), "pass", "{tier}");
+
+        let scene = Scene::new(tier, Misbehaviour::new(Misbehave::Block).on_call(1).in_background());
+        poll_until(|| scene.module().snapshot().blocked == 1);
+        let restarts = u64::from(tier == "thread");
+        poll_until(|| scene.module().snapshot().restarts == restarts && scene.module().state() == ModuleState::Running);
+        scene.neighbour_decides();
+        assert_eq!(scene.result(), "pass", "{tier}");
+    }
+}
+
+/// Ends the actix system of its thread.
+struct EndsItsThread;
+
+impl Module for EndsItsThread {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        let ends = async |_: &Self, _: &UserMayPublishRoom| {
+            actix_web::rt::System::current().stop();
+            std::future::pending().await
+        };
+        api.register_spam_checker_callbacks(SpamCheckerCallbacks::new().user_may_publish_room(ends))?;
+        Ok(Self)
+    }
+}
+
+#[test]
+fn a_thread_that_a_module_ends_is_replaced() {
+    for tier in TIERS {
+        let modules = json!([
+            {"module": "test.Ends", "id": "m", "tier": tier, "call_timeout": "200ms"},
+            canned("healthy", &json!({"user_may_create_room": {"verdict": "deny"}})),
+        ]);
+        let yaml = with_modules(&modules.to_string()).replace("workers: 2", "workers: 1");
+        let server = TestServer::serve(config_with(&yaml, &registry().with::<EndsItsThread>("test.Ends")));
+        let publish = json!({"user_id": "@bob:example.com", "room_id": "!r:example.com"});
+        for _ in 0..3 {
+            let decision = server.decide("user_may_publish_room", &publish);
+            let result = decision["steps"][0]["result"].as_str().unwrap();
+            assert!(
+                ["deadline_exceeded", "not_running"].contains(&result),
+                "{tier}: {decision}"
+            );
+            let create = server.decide("user_may_create_room", &json!({"user_id": "@bob:example.com"}));
+            assert_eq!(create["decided_by"], "healthy", "{tier}: {create}");
+            poll_until(|| server.ganglion.dispatch().is_ready());
+        }
+    }
+}
+
+/// Answers a web resource, counts in the background, and caches.
+struct Bystander {
+    api: ModuleApi<Self>,
+}
+
+static TICKS: AtomicUsize = AtomicUsize::new(0);
+
+impl Module for Bystander {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        api.register_web_resource("/_synapse/client/bystander", Self::respond)?;
+        api.looping_background_call(Duration::from_millis(1), "tick", async |_: &Self| {
+            TICKS.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        });
+        Ok(Self { api: api.clone() })
+    }
+}
+
+impl Bystander {
+    async fn respond(&self, _: WebRequest) -> Result<WebResponse, ModuleError> {
+        json_response(200, &self.api.server_name())
+    }
+}
+
+#[test]
+fn web_resources_and_background_calls_of_others_go_on_when_a_worker_is_blocked() {
+    let misbehaviour = Misbehaviour::new(Misbehave::Block).on_call(1);
+    let mut m = canned("m", &json!({"user_may_publish_room": {"verdict": "pass"}}));
+    m["module"] = "test.M".into();
+    m["call_timeout"] = "100ms".into();
+    let modules = json!([m, {"module": "test.Bystander"}]);
+    let registry = registry().with::<Bystander>("test.Bystander").misbehaving(
+        "test.M",
+        "ganglion.modules.Canned",
+        misbehaviour.clone(),
+    );
+    let yaml = with_modules(&modules.to_string()).replace("workers: 2", "workers: 1");
+    let server = TestServer::serve(config_with(&yaml, &registry));
+    let _calm = misbehaviour.calm_on_drop();
+    std::thread::scope(|scope| {
+        let publish = json!({"user_id": "@bob:example.com", "room_id": "!r:example.com"});
+        let server = &server;
+        scope.spawn(move || server.decide("user_may_publish_room", &publish));
+        poll_until(|| misbehaviour.running() == 1);
+        // The one worker is blocked: the request waits for it, and is answered by the fresh one.
+        let answer = request("GET", server.http, "/_synapse/client/bystander", &[], b"");
+        assert_eq!((answer.status, answer.text.as_str()), (200, "\"example.com\""));
+        let ticks = TICKS.load(Ordering::SeqCst);
+        poll_until(|| TICKS.load(Ordering::SeqCst) > ticks + 3);
+    });
+}
+
+/// Blocks in its cached function, on the first call, until it is released.
+struct Computes {
+    value: ganglion::api::Cached<String, usize>,
+}
+
+static RELEASED: AtomicBool = AtomicBool::new(false);
+
+impl Module for Computes {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        static FIRST: AtomicUsize = AtomicUsize::new(0);
+        let value = api.cached(
+            "value",
+            ganglion::api::CacheOptions::new(),
+            async |_: &Self, key: String| {
+                if FIRST.fetch_add(1, Ordering::SeqCst) == 0 {
+                    while !RELEASED.load(Ordering::SeqCst) {
+                        std::thread::park_timeout(Duration::from_millis(1));
+                    }
+                }
+                Ok(key.len())
+            },
+        )?;
+        let create = async |m: &Self, create: &UserMayCreateRoom| {
+            m.value.get(create.user_id.to_string()).await?;
+            Ok(Verdict::Pass)
+        };
+        api.register_spam_checker_callbacks(SpamCheckerCallbacks::new().user_may_create_room(create))?;
+        Ok(Self { value })
+    }
+}
+
+#[test]
+fn a_cached_function_that_blocks_its_thread_is_computed_anew() {
+    let modules = json!([{"module": "test.Computes", "id": "m", "call_timeout": "100ms"}]);
+    let yaml = with_modules(&modules.to_string()).replace("workers: 2", "workers: 1");
+    let server = TestServer::serve(config_with(&yaml, &registry().with::<Computes>("test.Computes")));
+    let create = json!({"user_id": "@bob:example.com"});
+    let blocked = server.decide("user_may_create_room", &create);
+    assert_ne!(blocked["steps"][0]["result"], "pass", "{blocked}");
+    poll_until(|| server.decide("user_may_create_room", &create)["steps"][0]["result"] == "pass");
+    let snapshot = server.ganglion.dispatch().module("m").unwrap().snapshot();
+    assert_eq!((snapshot.blocked, snapshot.stuck_threads), (1, 1));
+    RELEASED.store(true, Ordering::SeqCst);
+}
+
+#[test]
+fn a_flood_of_background_calls_is_bounded() {
+    for tier in TIERS {
+        let scene = Scene::new(tier, Misbehaviour::new(Misbehave::Flood));
+        for _ in 0..20 {
+            scene.ask();
+            scene.neighbour_decides();
+        }
+        assert_eq!(scene.module().state(), ModuleState::Running, "{tier}");
+    }
+}
+
+/// How many threads this process has; other tests run in it at the same time, so only those of one name are counted.
+fn threads(named: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    tasks.map(name).filter(|name| name.trim_end() == named).count()
+}
+
+#[test]
+fn ten_thousand_commands_under_load_lose_no_call_and_leak_no_thread() {
+    // Its threads have a name of their own: `module ` and the id, cut to fifteen bytes by the system.
+    let id = "rapid-1";
+    let mut rapid = canned(id, &json!({"user_may_publish_room": {"verdict": "deny"}}));
+    rapid["tier"] = "thread".into();
+    let modules = json!([
+        rapid,
+        canned("healthy", &json!({"user_may_create_room": {"verdict": "deny"}}))
+    ]);
+    let server = TestServer::start(&with_modules(&modules.to_string()));
+    let ganglion = &server.ganglion;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let asks = (0..4).map(|_| {
+        let (ganglion, done) = (ganglion.clone(), Arc::clone(&done));
+        runtime.spawn(async move {
+            let user = ganglion::api::UserId::parse("@bob:example.com").unwrap();
+            let room = ganglion::api::RoomId::parse("!r:example.com").unwrap();
+            let mut asked = 0;
+            while !done.load(Ordering::SeqCst) {
+                let create = UserMayCreateRoom::new(user.clone(), ganglion::api::JsonObject::new());
+                let decision = ganglion.ask(create).await;
+                assert_eq!(decision.decided_by.as_deref(), Some("healthy"));
+                // This one may be off: but it answers, fails, or is on no route.
+                let _decision = ganglion.ask(UserMayPublishRoom::new(user.clone(), room.clone())).await;
+                asked += 1;
+            }
+            asked
+        })
+    });
+    let asks: Vec<_> = asks.collect();
+    let commands = (0..4).map(|turn| {
+        let ganglion = ganglion.clone();
+        runtime.spawn(async move {
+            use ganglion::actors::ModuleCommand::{Disable, Enable, Restart};
+            let commands = [Restart, Disable, Enable, Restart, Enable];
+            for number in 0..2500_usize {
+                let command = commands[(number + turn) % commands.len()];
+                // A restart of a disabled module is refused, nothing else is.
+                let answer = ganglion.command("rapid-1", command).await;
+                assert!(answer.is_ok() || command == Restart, "{answer:?}");
+            }
+        })
+    });
+    let commands: Vec<_> = commands.collect();
+    runtime.block_on(async {
+        for task in commands {
+            task.await.unwrap();
+        }
+        done.store(true, Ordering::SeqCst);
+        for asked in asks {
+            assert!(asked.await.unwrap() > 0);
+        }
+        ganglion
+            .command(id, ganglion::actors::ModuleCommand::Enable)
+            .await
+            .unwrap();
+    });
+    let module = ganglion.dispatch().module(id).unwrap();
+    poll_until(|| module.state() == ModuleState::Running);
+    let publish = json!({"user_id": "@bob:example.com", "room_id": "!r:example.com"});
+    assert_eq!(server.decide("user_may_publish_room", &publish)["decided_by"], id);
+    // One for the module that runs; nothing is left of the others.
+    poll_until(|| threads("module rapid-1") == 1 && threads("make rapid-1") == 0);
+    assert_eq!(module.snapshot().stuck_threads, 0);
+}
