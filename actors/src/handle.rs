@@ -193,10 +193,14 @@ impl ModuleHandle {
         self.stuck().len()
     }
 
-    /// It blocked a thread: the breaker of what it was doing opens.
-    pub(crate) fn blocked(&self, thread: &Arc<Watched>, operation: Operation) {
+    /// It blocked a thread, which is stuck from now on.
+    pub(crate) fn blocked(&self, thread: &Arc<Watched>) {
         self.shared.blocked.fetch_add(1, Ordering::Relaxed);
         self.stuck().push(Arc::clone(thread));
+    }
+
+    /// It blocked a worker: the breaker of what it was doing opens, so that the next worker is not blocked too.
+    pub(crate) fn trip(&self, operation: Operation) {
         if let Some(breaker) = self.breaker(operation) {
             breaker.trip(Instant::now(), TripReason::BlockedThread);
         }

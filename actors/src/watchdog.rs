@@ -95,9 +95,12 @@ impl Watchdog {
             thread = thread.name,
             "module blocks its thread, which is given up"
         );
-        // The breaker opens before a fresh worker takes calls.
         if let Some(module) = &module {
-            module.blocked(thread, operation);
+            module.blocked(thread);
+            if let Role::Worker(..) = role {
+                // Before a fresh worker takes calls.
+                module.trip(operation);
+            }
         }
         if let Some(incarnation) = incarnation {
             incarnation.left_thread();

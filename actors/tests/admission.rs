@@ -16,7 +16,7 @@ use ganglion_api::{
 };
 use tokio::time::Instant;
 
-use self::support::{LIMITS, Started, caches, start_module};
+use self::support::{LIMITS, Started, caches, factory, spec, start};
 
 /// How many calls run, and the most that ever did.
 #[derive(Default)]
@@ -91,7 +91,7 @@ fn a_thousand_calls_from_all_workers_never_exceed_max_in_flight() {
             call_timeout: Duration::from_secs(60),
             ..LIMITS
         };
-        let module = start_module::<M>(limits, &workers, &caches()).await.unwrap();
+        let module = start(spec(factory::<M>(), limits), &workers, &caches()).await.unwrap();
         let threads = workers.workers();
         let batches = threads.into_iter().map(|(_, thread)| {
             let (incarnation, subscriber) = module.subscriber::<UserMayCreateRoom>().unwrap();
@@ -128,7 +128,7 @@ async fn stop_overtakes_a_full_mailbox() {
         ..LIMITS
     };
     let workers = WorkerThreads::current();
-    let module = start_module::<M>(limits, &workers, &caches()).await.unwrap();
+    let module = start(spec(factory::<M>(), limits), &workers, &caches()).await.unwrap();
     let begun = Instant::now();
     let calls = (0..102).map(|_| hang(&module));
     let (answers, ()) = tokio::join!(join_all(calls), async {
@@ -163,7 +163,7 @@ async fn a_call_that_waits_too_long_for_a_permit_is_overloaded_and_one_that_runs
         ..LIMITS
     };
     let workers = WorkerThreads::current();
-    let module = start_module::<M>(limits, &workers, &caches()).await.unwrap();
+    let module = start(spec(factory::<M>(), limits), &workers, &caches()).await.unwrap();
     let begun = Instant::now();
     let second = async {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -193,7 +193,9 @@ impl Module for Late {
 #[actix::test]
 async fn nothing_is_registered_after_the_constructor() {
     let workers = WorkerThreads::current();
-    let _module = start_module::<Late>(LIMITS, &workers, &caches()).await.unwrap();
+    let _module = start(spec(factory::<Late>(), LIMITS), &workers, &caches())
+        .await
+        .unwrap();
     let api = LATE.lock().unwrap().take().unwrap();
     let callbacks = SpamCheckerCallbacks::new().user_may_create_room(async |_: &Late, _: &_| Ok(Verdict::Pass));
     let closed = Err(ganglion_api::RegistrationError::RegistrationClosed);

@@ -17,7 +17,7 @@ use ganglion_api::{
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use self::support::{LIMITS, Started, caches, start_module};
+use self::support::{LIMITS, Started, caches, factory, spec, start};
 
 /// Gives a test hold of the module's cached functions: tests run on threads of their own, and so does the module.
 #[derive(Clone)]
@@ -95,7 +95,7 @@ struct Loaded {
 
 async fn loaded_with(caches: Arc<CacheService>) -> Loaded {
     let workers = WorkerThreads::current();
-    let module = start_module::<M>(LIMITS, &workers, &caches).await.unwrap();
+    let module = start(spec(factory::<M>(), LIMITS), &workers, &caches).await.unwrap();
     // The instance lives as long as its threads.
     std::mem::forget(workers);
     let functions = FUNCTIONS.with(|functions| functions.borrow_mut().take()).unwrap();
@@ -321,7 +321,7 @@ impl Module for Twice {
 
 #[actix::test]
 async fn a_name_is_taken_once_within_a_module() {
-    let failed = start_module::<Twice>(LIMITS, &WorkerThreads::current(), &caches()).await;
+    let failed = start(spec(factory::<Twice>(), LIMITS), &WorkerThreads::current(), &caches()).await;
     let Err(LoadError::Constructor(error)) = failed else {
         panic!("it loaded")
     };
@@ -360,7 +360,9 @@ impl Module for Forgetful {
 #[actix::test]
 async fn a_module_need_not_keep_its_api_for_its_cached_functions_and_is_not_kept_by_them() {
     let workers = WorkerThreads::current();
-    let module = start_module::<Forgetful>(LIMITS, &workers, &caches()).await.unwrap();
+    let module = start(spec(factory::<Forgetful>(), LIMITS), &workers, &caches())
+        .await
+        .unwrap();
     let create = UserMayCreateRoom::new(UserId::parse("@a:b").unwrap(), ganglion_api::JsonObject::new());
     let deadline = Instant::now() + Duration::from_secs(60);
     assert_eq!(module.ask(create, deadline).await, Ok(ganglion_api::Verdict::Pass));

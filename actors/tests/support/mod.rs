@@ -121,15 +121,6 @@ pub(crate) async fn start(
     })
 }
 
-/// Starts a module with these limits.
-pub(crate) async fn start_module<M: Module>(
-    limits: ModuleLimits,
-    workers: &WorkerThreads,
-    caches: &Arc<CacheService>,
-) -> Result<Started, LoadError> {
-    start(spec(factory::<M>(), limits), workers, caches).await
-}
-
 pub(crate) fn caches() -> Arc<CacheService> {
     Arc::new(CacheService::new(CacheDefaults::default()))
 }
