@@ -34,7 +34,7 @@ impl Default for CacheDefaults {
     }
 }
 
-/// What happened in one cache since the start.
+/// What happened in one cache since its module was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CacheStatistics {
     /// The module's id.
@@ -103,7 +103,6 @@ impl CacheService {
         let name: Arc<str> = name.into();
         let module = incarnation.module().shared_id();
         match self.caches.entry((Arc::clone(module), Arc::clone(&name))) {
-            // One of an incarnation before is replaced: nobody asks it any more.
             Entry::Occupied(taken) if taken.get().is_of(incarnation) => Err(RegistrationError::CachedFunction {
                 name: name.to_string(),
                 reason: "the name is taken",
@@ -115,17 +114,24 @@ impl CacheService {
                 };
                 let publisher = Arc::clone(&self.publisher);
                 let cache = FunctionCache::new(incarnation, name, limits, publisher);
-                entry.insert(Arc::clone(&cache));
+                // One of an incarnation before is replaced. An incarnation that is over, whose constructor was too slow, is
+                // given a cache that nobody else knows.
+                let outdated = matches!(&entry, Entry::Occupied(taken) if taken.get().is_newer_than(incarnation));
+                if !outdated && !incarnation.retired().is_cancelled() {
+                    entry.insert(Arc::clone(&cache));
+                }
                 Ok(cache)
             }
         }
     }
 
-    /// Gives up all cached functions of a module: the next incarnation begins with none.
-    pub(crate) fn close(&self, module: &str) -> impl Send + use<> {
-        let names = self.caches.iter().map(|cache| cache.key().clone());
-        let names: Vec<_> = names.filter(|(of, _)| **of == *module).collect();
-        let closed = names.iter().filter_map(|name| self.caches.remove(name));
+    /// Gives up all cached functions of an incarnation: the next one begins with none.
+    pub(crate) fn close(&self, incarnation: &Incarnation) -> impl Send + use<> {
+        let own = self.caches.iter().filter(|cache| cache.is_of(incarnation));
+        let names: Vec<_> = own.map(|cache| cache.key().clone()).collect();
+        let closed = names
+            .iter()
+            .filter_map(|name| self.caches.remove_if(name, |_, cache| cache.is_of(incarnation)));
         closed.map(|(_, cache)| cache).collect::<Vec<Arc<FunctionCache>>>()
     }
 

@@ -329,7 +329,12 @@ impl Incarnation {
         };
         let begun = Instant::now();
         let site = self.site(operation);
-        let result = self.run(replica, site, work, until, permit).await;
+        let mut result = self.run(replica, site, work, until, permit).await;
+        if let Err(failure) = &mut result
+            && failure.kind == FailureKind::NotRunning
+        {
+            failure.kind = self.absence();
+        }
         if let Some((breaker, pass)) = pass {
             let ended = Instant::now();
             match judge(&result) {

@@ -30,7 +30,8 @@ pub struct ModuleSnapshot {
     pub reason: Option<String>,
     /// How often it was re-created since the start, by the supervisor or an operator.
     pub restarts: u64,
-    /// The breakers by callback, and that of its `web_resource`s; those that never had a call are left out.
+    /// The breakers by callback, and that of its `web_resource`s; those without calls in their window that never
+    /// opened are left out.
     pub breakers: BTreeMap<&'static str, BreakerSnapshot>,
     /// How many calls run. Those on threads that were given up do not count.
     pub in_flight: usize,

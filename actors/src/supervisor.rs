@@ -136,7 +136,7 @@ impl Supervisor {
                 ModuleState::Quarantined => tracing::error!(module, reason, "module is in quarantine"),
                 ModuleState::Restarting => tracing::warn!(module, reason, "module is restarted"),
                 // The start says itself which modules run.
-                ModuleState::Running if before == ModuleState::Starting => {}
+                ModuleState::Running if self.first.is_some() => {}
                 _ => tracing::info!(module, state = next.as_str(), "module changes its state"),
             }
         }
@@ -197,7 +197,7 @@ impl Supervisor {
         if !wanted {
             // Something else was decided meanwhile.
             drop(made);
-            return incarnation.end();
+            return self.end(incarnation);
         }
         self.making = None;
         let routed = made.and_then(|registered| {
@@ -288,7 +288,7 @@ impl Supervisor {
         }
         // What is being made finds that it is not wanted any more.
         if let Some(making) = self.making.take() {
-            making.end();
+            self.end(&making);
         }
         if let Some(current) = self.current.take() {
             self.end(&current);
@@ -296,13 +296,14 @@ impl Supervisor {
     }
 
     fn end(&self, incarnation: &Incarnation) {
-        self.close_caches(incarnation);
+        // In this order: one that is over opens none.
         incarnation.end();
+        self.close_caches(incarnation);
     }
 
     /// The next incarnation begins with empty caches. What they kept is dropped like the instance.
     fn close_caches(&self, incarnation: &Incarnation) {
-        let closed = self.surroundings.caches.close(self.module.id());
+        let closed = self.surroundings.caches.close(incarnation);
         self.pool.discard(incarnation.number(), Box::new(closed));
     }
 
@@ -316,7 +317,7 @@ impl Supervisor {
     fn lost(&mut self, number: u32, reason: String, ctx: &mut Context<Self>) {
         if let Some(making) = self.making.take_if(|making| making.number() == number) {
             // Its background work panicked before its constructor returned.
-            making.end();
+            self.end(&making);
             return self.not_made(LoadError::Panicked(reason), ctx);
         }
         let Some(old) = self.current.take_if(|current| current.number() == number) else {
@@ -415,7 +416,6 @@ impl Supervisor {
             }
             _ => {}
         }
-        self.settled();
         Ok(())
     }
 
@@ -455,10 +455,12 @@ impl Handler<Order> for Supervisor {
 
     fn handle(&mut self, Order(command): Order, ctx: &mut Self::Context) -> Self::Result {
         let (settled, settle) = oneshot::channel();
+        if let Err(refused) = self.obey(command, ctx) {
+            return Box::pin(async move { Err(refused) });
+        }
         self.waiting.push(settled);
-        let obeyed = self.obey(command, ctx);
+        self.settled();
         Box::pin(async move {
-            obeyed?;
             // The supervisor ends with Ganglion.
             let _ = settle.await;
             Ok(())

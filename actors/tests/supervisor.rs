@@ -214,11 +214,14 @@ async fn quarantine_ends_calls_that_run_at_once() {
         module.handle.command(ModuleCommand::Quarantine).await
     });
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    assert_eq!(runs.unwrap_err().kind, FailureKind::NotRunning);
+    assert_eq!(runs.unwrap_err().kind, FailureKind::Quarantined);
     let snapshot = quarantined.unwrap();
     assert_eq!(snapshot.state, ModuleState::Quarantined);
     assert_eq!(snapshot.reason.as_deref(), Some("an operator said so"));
     assert_eq!(kind(&module).await, FailureKind::Quarantined);
+    // Once more changes nothing, and is answered at once.
+    let again = module.handle.command(ModuleCommand::Quarantine).await.unwrap();
+    assert_eq!((again.since, begun.elapsed()), (snapshot.since, Duration::ZERO));
     for command in [ModuleCommand::Enable, ModuleCommand::Restart] {
         let refused = module.handle.command(command).await.unwrap_err();
         assert_eq!(refused.to_string(), "the module is quarantined: release it");

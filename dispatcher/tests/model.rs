@@ -11,9 +11,10 @@ use ganglion_api::{
     CallFailure, Callback, CallbackSpec, Category, FailureKind, JsonPath, LocalFuture, MatrixError, ModuleError,
     OnFailure, Subscriber, visit_all, visit_each_callback,
 };
-use ganglion_dispatcher::{Chain, FailureRule, Policy, Route, Routed, Subscription, Then};
+use ganglion_dispatcher::{Chain, Displaced, FailureRule, Policy, Route, Routed, Subscription, Then};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// What one module does.
 #[derive(Debug, Clone)]
@@ -21,6 +22,24 @@ enum Reply {
     Answer(Value),
     Fails(FailureKind),
     Matrix(u16),
+}
+
+/// What happens to the worker while a module is asked.
+#[derive(Debug, Clone, Copy)]
+struct Displacement {
+    /// The module's code had begun.
+    begun: bool,
+    /// Who is blamed: the module itself, another, or nobody, for a thread that ended.
+    blamed: Option<bool>,
+    /// A module that has begun does not answer any more.
+    in_vain: bool,
+}
+
+impl Displacement {
+    /// The module that is asked gives no answer for it.
+    fn costs_the_answer(self) -> bool {
+        self.begun && (self.blamed != Some(false) || self.in_vain)
+    }
 }
 
 /// What is expected: the outcome, who decided, and each step's word with its policy.
@@ -201,6 +220,7 @@ struct Run<'a> {
     args: &'a Value,
     replies: &'a [Reply],
     rules: &'a [FailureRule],
+    displaced: &'a [Option<Displacement>],
     expire_at: usize,
     got: Option<Expected>,
 }
@@ -218,12 +238,18 @@ impl Run<'_> {
         });
         let args = C::from_json(self.args.clone(), &JsonPath::Root).unwrap();
         let mut chain = Chain::new(Arc::new(Route::new(subscriptions.collect())), args);
-        let mut replies = self.replies.iter().enumerate();
+        let mut replies = self.replies.iter().zip(self.displaced).enumerate();
         while chain.next_subscription().is_some() {
-            let (index, reply) = replies.next().expect("one question a module");
+            let (index, (reply, displaced)) = replies.next().expect("one question a module");
             if index == self.expire_at {
-                chain.expire(tokio::time::Instant::now());
+                chain.expire(Instant::now());
                 break;
+            }
+            if let Some(displacement) = displaced {
+                displace(&mut chain, index, *displacement);
+                if displacement.costs_the_answer() {
+                    continue;
+                }
             }
             chain.settle(
                 match reply {
@@ -255,6 +281,36 @@ impl Run<'_> {
 }
 
 visit_each_callback!(Run<'_>, |self, C| self.run::<C>());
+
+/// Asks the next module, and takes its worker away.
+fn displace<C: Routed>(chain: &mut Chain<C, ()>, index: usize, displacement: Displacement) {
+    let Displacement { begun, blamed, in_vain } = displacement;
+    let (now, leg) = (Instant::now(), chain.leg());
+    let until = now + Duration::from_secs(1);
+    chain.asked(now, until);
+    assert!(!begun || chain.begin(leg));
+    let blamed = blamed.map(|own| if own { index } else { index + 100 }.to_string());
+    let displaced = chain.displace(blamed.as_deref(), now);
+    if begun && blamed == Some((index + 100).to_string()) {
+        assert_eq!((displaced, chain.leg()), (Displaced::WaitUntil(until), leg));
+        if !in_vain {
+            // Its worker came back in time.
+            return;
+        }
+        chain.overrun(until);
+    } else {
+        assert_eq!(displaced, Displaced::GoOn);
+    }
+    assert_ne!(chain.leg(), leg);
+    assert!(!chain.begin(leg), "a call of a former leg begins, so it is made twice");
+    if !begun {
+        // Asked again, elsewhere.
+        let leg = chain.leg();
+        assert!(chain.next_subscription().is_some());
+        chain.asked(now, until);
+        assert!(chain.begin(leg));
+    }
+}
 
 /// A random subset, often the empty one, which matches everything.
 fn subset<T: Clone + std::fmt::Debug + Ord + 'static>(some: &[T]) -> impl Strategy<Value = BTreeSet<T>> + use<T> {
@@ -291,6 +347,7 @@ struct Case {
     args: Value,
     replies: Vec<Reply>,
     rules: Vec<FailureRule>,
+    displaced: Vec<Option<Displacement>>,
     expire_at: usize,
 }
 
@@ -302,16 +359,20 @@ fn case() -> impl Strategy<Value = Case> {
             .iter()
             .map(|answer| serde_json::from_str(answer).unwrap())
             .collect();
+        let displacement = (any::<bool>(), any::<Option<bool>>(), any::<bool>());
+        let displacement = displacement.prop_map(|(begun, blamed, in_vain)| Displacement { begun, blamed, in_vain });
         (
             proptest::collection::vec(reply(answers), 0..6),
             rules(spec),
+            proptest::collection::vec(proptest::option::weighted(0.2, displacement), 6),
             0_usize..12,
         )
-            .prop_map(move |(replies, rules, expire_at)| Case {
+            .prop_map(move |(replies, rules, displaced, expire_at)| Case {
                 name,
                 args: args.clone(),
                 replies,
                 rules,
+                displaced,
                 expire_at,
             })
     })
@@ -328,12 +389,18 @@ proptest! {
             args: &case.args,
             replies: &case.replies,
             rules: &case.rules,
+            displaced: &case.displaced,
             expire_at: case.expire_at,
             got: None,
         };
         visit_all(&mut run);
         // Whoever is asked when the deadline passes, and all after, exceeded it.
         let mut replies = case.replies.clone();
+        for (reply, displaced) in replies.iter_mut().zip(&case.displaced) {
+            if displaced.is_some_and(Displacement::costs_the_answer) {
+                *reply = Reply::Fails(FailureKind::DeadlineExceeded);
+            }
+        }
         for late in replies.iter_mut().skip(case.expire_at) {
             *late = Reply::Fails(FailureKind::DeadlineExceeded);
         }

@@ -7,6 +7,7 @@ mod antispam;
 mod callbacks_endpoint;
 mod cli;
 mod combine;
+mod commands;
 mod config;
 mod config_refused;
 mod fuzz;

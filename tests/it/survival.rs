@@ -1,6 +1,5 @@
 //! What each tier survives: a row of the table in docs/semantics.md, a test or more.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -487,83 +486,4 @@ fn a_flood_of_background_calls_is_bounded() {
         }
         assert_eq!(scene.module().state(), ModuleState::Running, "{tier}");
     }
-}
-
-/// How many threads this process has; other tests run in it at the same time, so only those of one name are counted.
-fn threads(named: &str) -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-    tasks.map(name).filter(|name| name.trim_end() == named).count()
-}
-
-#[test]
-fn ten_thousand_commands_under_load_lose_no_call_and_leak_no_thread() {
-    // Its threads have a name of their own: `module ` and the id, cut to fifteen bytes by the system.
-    let id = "rapid-1";
-    let mut rapid = canned(id, &json!({"user_may_publish_room": {"verdict": "deny"}}));
-    rapid["tier"] = "thread".into();
-    let modules = json!([
-        rapid,
-        canned("healthy", &json!({"user_may_create_room": {"verdict": "deny"}}))
-    ]);
-    let server = TestServer::start(&with_modules(&modules.to_string()));
-    let ganglion = &server.ganglion;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let done = Arc::new(AtomicBool::new(false));
-    let asks = (0..4).map(|_| {
-        let (ganglion, done) = (ganglion.clone(), Arc::clone(&done));
-        runtime.spawn(async move {
-            let user = ganglion::api::UserId::parse("@bob:example.com").unwrap();
-            let room = ganglion::api::RoomId::parse("!r:example.com").unwrap();
-            let mut asked = 0;
-            while !done.load(Ordering::SeqCst) {
-                let create = UserMayCreateRoom::new(user.clone(), ganglion::api::JsonObject::new());
-                let decision = ganglion.ask(create).await;
-                assert_eq!(decision.decided_by.as_deref(), Some("healthy"));
-                // This one may be off: but it answers, fails, or is on no route.
-                let _decision = ganglion.ask(UserMayPublishRoom::new(user.clone(), room.clone())).await;
-                asked += 1;
-            }
-            asked
-        })
-    });
-    let asks: Vec<_> = asks.collect();
-    let commands = (0..4).map(|turn| {
-        let ganglion = ganglion.clone();
-        runtime.spawn(async move {
-            use ganglion::actors::ModuleCommand::{Disable, Enable, Restart};
-            let commands = [Restart, Disable, Enable, Restart, Enable];
-            for number in 0..2500_usize {
-                let command = commands[(number + turn) % commands.len()];
-                // A restart of a disabled module is refused, nothing else is.
-                let answer = ganglion.command("rapid-1", command).await;
-                assert!(answer.is_ok() || command == Restart, "{answer:?}");
-            }
-        })
-    });
-    let commands: Vec<_> = commands.collect();
-    runtime.block_on(async {
-        for task in commands {
-            task.await.unwrap();
-        }
-        done.store(true, Ordering::SeqCst);
-        for asked in asks {
-            assert!(asked.await.unwrap() > 0);
-        }
-        ganglion
-            .command(id, ganglion::actors::ModuleCommand::Enable)
-            .await
-            .unwrap();
-    });
-    let module = ganglion.dispatch().module(id).unwrap();
-    poll_until(|| module.state() == ModuleState::Running);
-    let publish = json!({"user_id": "@bob:example.com", "room_id": "!r:example.com"});
-    assert_eq!(server.decide("user_may_publish_room", &publish)["decided_by"], id);
-    // One for the module that runs; nothing is left of the others.
-    poll_until(|| threads("module rapid-1") == 1 && threads("make rapid-1") == 0);
-    assert_eq!(module.snapshot().stuck_threads, 0);
 }

@@ -104,8 +104,12 @@ impl FunctionCache {
         })
     }
 
-    pub(super) fn is_of(&self, incarnation: &Arc<Incarnation>) -> bool {
-        Arc::ptr_eq(&self.incarnation, incarnation)
+    pub(super) fn is_of(&self, incarnation: &Incarnation) -> bool {
+        self.incarnation.number() == incarnation.number()
+    }
+
+    pub(super) fn is_newer_than(&self, incarnation: &Incarnation) -> bool {
+        self.incarnation.number() > incarnation.number()
     }
 
     fn module(&self) -> &str {
