@@ -261,6 +261,21 @@ fn a_command_that_is_followed_already_changes_nothing() {
 }
 
 #[test]
+fn when_ganglion_has_stopped_modules_are_shown_and_commands_are_refused() {
+    let server = server();
+    server.ganglion.shutdown();
+    for id in ["denies", "spare"] {
+        assert_eq!(show(&server, id)["state"], "stopped");
+        for command in ["enable", "disable", "restart", "quarantine", "release"] {
+            let error = refused(&order(&server, id, command), 409, "M_BAD_STATE");
+            assert_eq!(error, "the module is stopped: Ganglion is stopping", "{command}");
+        }
+    }
+    let labels = [("module", "denies"), ("state", "stopped")];
+    assert_eq!(scrape(&server).of("ganglion_module_state", &labels), Some(1));
+}
+
+#[test]
 fn a_module_whose_path_is_not_known_is_shown_and_cannot_be_enabled() {
     // The id is the path, which is any text.
     let modules = json!([{"module": "odd/pa th\"\\.\u{e9}", "enabled": false}]);
