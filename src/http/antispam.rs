@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use ganglion_dispatcher::AskError;
 use serde_json::{Value, json};
@@ -14,7 +13,7 @@ use serde_json::{Value, json};
 use super::Surface;
 use super::body::read_object;
 use super::callbacks::{args_error, ask_detached};
-use super::error::{HttpError, matrix_body, nothing_here, wrong_method};
+use super::error::{HttpError, matrix_body, nothing_here, use_post};
 
 /// Where the dialect is spoken.
 pub(super) const SCOPE: &str = "/_ganglion/antispam";
@@ -38,7 +37,7 @@ const CALLBACKS: [&str; 11] = [
 const MAX_WARNED: usize = 64;
 
 pub(super) fn mount(config: &mut web::ServiceConfig) {
-    let wrong_method = web::to(async || wrong_method().await.to_text());
+    let wrong_method = web::to(async || use_post().await.to_text());
     let callback = web::resource("/{callback}")
         .route(web::post().to(ask))
         .default_service(wrong_method);
@@ -94,7 +93,7 @@ fn answer(outcome: &Value) -> HttpResponse {
         Some("deny") => deny(outcome),
         // A module's own error for the client; its status is lost.
         Some("error") if own_error => deny(outcome),
-        _ => HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Internal server error").to_text(),
+        _ => HttpError::internal("Internal server error").to_text(),
     }
 }
 

@@ -7,16 +7,13 @@ use serde_json::Value;
 
 use super::Surface;
 use super::body::read_object;
-use super::error::{HttpError, wrong_method};
+use super::detached;
+use super::error::{HttpError, use_post};
 use crate::config::near;
 
 pub(super) fn mount(config: &mut web::ServiceConfig) {
     let callback = web::resource("/_ganglion/v1/callbacks/{callback}");
-    config.service(
-        callback
-            .route(web::post().to(ask))
-            .default_service(web::to(wrong_method)),
-    );
+    config.service(callback.route(web::post().to(ask)).default_service(web::to(use_post)));
 }
 
 async fn ask(
@@ -38,12 +35,7 @@ async fn ask(
 /// Asks in a task of its own: a client that goes away does not take the question with it.
 pub(super) async fn ask_detached(surface: &Surface, callback: &str, args: Value) -> Result<JsonDecision, AskError> {
     let (ganglion, callback) = (surface.ganglion.clone(), callback.to_owned());
-    let asked = actix_web::rt::spawn(async move { ganglion.ask_json(&callback, args).await });
-    match asked.await {
-        Ok(decision) => decision,
-        // A panic of our own: let it reach this connection, as it would without the task.
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
+    detached(async move { ganglion.ask_json(&callback, args).await }).await
 }
 
 fn unknown(callback: &str) -> HttpError {

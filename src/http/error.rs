@@ -35,6 +35,11 @@ impl HttpError {
         Self::new(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", error)
     }
 
+    /// Something went wrong on our side.
+    pub(super) fn internal(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", error)
+    }
+
     /// The answer as plain text.
     pub(super) fn to_text(&self) -> HttpResponse {
         HttpResponse::build(self.status)
@@ -87,7 +92,13 @@ pub(super) async fn nothing_here() -> HttpError {
     HttpError::unrecognized("nothing is here")
 }
 
-pub(super) async fn wrong_method() -> HttpError {
+/// What is here answers to GET and HEAD only.
+pub(super) async fn use_get() -> HttpError {
+    HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "use GET")
+}
+
+/// What is here answers to POST only.
+pub(super) async fn use_post() -> HttpError {
     HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "use POST")
 }
 

@@ -9,6 +9,8 @@ mod callbacks;
 mod error;
 mod health;
 mod listener;
+mod metrics;
+mod modules;
 mod resources;
 mod server;
 
@@ -63,9 +65,20 @@ fn app(
                 Listener::Admin => {
                     callbacks::mount(config);
                     antispam::mount(config);
+                    modules::mount(config);
+                    metrics::mount(config);
                     config.default_service(web::to(error::nothing_here));
                 }
             }
         })
         .wrap(from_fn(access::check))
+}
+
+/// Runs in a task of its own: a client that goes away does not take it with it.
+async fn detached<T: 'static>(work: impl Future<Output = T> + 'static) -> T {
+    match actix_web::rt::spawn(work).await {
+        Ok(done) => done,
+        // A panic of our own: let it reach this connection, as it would without the task.
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
 }

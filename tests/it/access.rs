@@ -85,8 +85,9 @@ fn a_token_is_asked_for_before_anything_else_is_said() {
     let server = closed();
     for path in [
         "/_ganglion/v1/callbacks/no_such_callback",
-        "/_ganglion/admin/v1/modules",
-        "/metrics",
+        "/_ganglion/admin/v1/modules/denies/no_such_command",
+        "/_ganglion/admin/v1/no_such_thing",
+        "/metrics/no_such_thing",
         "/",
     ] {
         refused_as_json(&post(&server, path, &[]), 401, "M_MISSING_TOKEN");

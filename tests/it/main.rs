@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
+mod admin;
 mod antispam;
 mod callbacks_endpoint;
 mod cli;

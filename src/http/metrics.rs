@@ -1,0 +1,261 @@
+//! `GET /metrics`: what the modules do, for Prometheus.
+//!
+//! Nothing is counted here: a scrape reads the snapshots that the admin API shows, so the two agree.
+
+use std::fmt;
+
+use actix_web::{HttpResponse, web};
+use ganglion_actors::{BreakerState, CacheStatistics, ModuleHandle, ModuleSnapshot, ModuleState};
+use ganglion_api::FailureKind;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::Surface;
+use super::error::{HttpError, use_get};
+
+/// What the encoder writes.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const BREAKER_STATES: [(BreakerState, &str); 3] = [
+    (BreakerState::Closed, "closed"),
+    (BreakerState::Open, "open"),
+    (BreakerState::HalfOpen, "half_open"),
+];
+
+pub(super) fn mount(config: &mut web::ServiceConfig) {
+    config.service(
+        web::resource("/metrics")
+            .route(web::get().to(metrics))
+            .route(web::head().to(metrics))
+            .default_service(web::to(use_get)),
+    );
+}
+
+async fn metrics(surface: web::Data<Surface>) -> Result<HttpResponse, HttpError> {
+    let dispatch = surface.ganglion.dispatch();
+    let scrape = Scrape {
+        modules: dispatch.modules().iter().map(ModuleHandle::snapshot).collect(),
+        caches: dispatch.caches().statistics(),
+    };
+    let text = scrape
+        .into_text()
+        .map_err(|_| HttpError::internal("the metrics cannot be written"))?;
+    Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(text))
+}
+
+/// A number that each of many things has: name, help, type, and how it is read.
+type Reading<T> = (&'static str, &'static str, MetricType, fn(&T) -> u64);
+
+/// Names are without the `_total` of counters, which the encoder writes.
+const OF_MODULES: [Reading<ModuleSnapshot>; 6] = [
+    (
+        "ganglion_module_calls",
+        "Calls that were made, failed ones too",
+        MetricType::Counter,
+        |module| module.calls,
+    ),
+    (
+        "ganglion_module_in_flight",
+        "Calls that run",
+        MetricType::Gauge,
+        |module| module.in_flight as u64,
+    ),
+    (
+        "ganglion_module_queued",
+        "Calls that wait for a permit",
+        MetricType::Gauge,
+        |module| module.queued as u64,
+    ),
+    (
+        "ganglion_module_restarts",
+        "How often the module was re-created",
+        MetricType::Counter,
+        |module| module.restarts,
+    ),
+    (
+        "ganglion_module_blocked",
+        "Threads that the module blocked",
+        MetricType::Counter,
+        |module| module.blocked,
+    ),
+    (
+        "ganglion_module_stuck_threads",
+        "Threads that the module blocks still",
+        MetricType::Gauge,
+        |module| module.stuck_threads as u64,
+    ),
+];
+
+const OF_CACHES: [Reading<CacheStatistics>; 4] = [
+    (
+        "ganglion_cache_entries",
+        "Results that are kept",
+        MetricType::Gauge,
+        |cache| cache.entries,
+    ),
+    (
+        "ganglion_cache_hits",
+        "Results that were there",
+        MetricType::Counter,
+        |cache| cache.hits,
+    ),
+    (
+        "ganglion_cache_misses",
+        "Results that were not there",
+        MetricType::Counter,
+        |cache| cache.misses,
+    ),
+    (
+        "ganglion_cache_evictions",
+        "Results that were dropped for room or for age",
+        MetricType::Counter,
+        |cache| cache.evictions,
+    ),
+];
+
+/// What there is at one moment.
+#[derive(Debug)]
+struct Scrape {
+    modules: Vec<ModuleSnapshot>,
+    caches: Vec<CacheStatistics>,
+}
+
+impl Scrape {
+    fn into_text(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut written = String::new();
+        text::encode(&mut written, &registry)?;
+        Ok(written)
+    }
+
+    fn modules(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "1 for the state that the module is in";
+        let mut family = encoder.encode_descriptor("ganglion_module_state", help, None, MetricType::Gauge)?;
+        for module in &self.modules {
+            for state in ModuleState::ALL {
+                let labels = [("module", module.id.as_str()), ("state", state.as_str())];
+                gauge(&mut family, &labels, u64::from(module.state == state))?;
+            }
+        }
+        for reading in &OF_MODULES {
+            write(encoder, reading, &self.modules, |module| [("module", &module.id)])?;
+        }
+        let help = "Calls that failed, by kind";
+        let mut family = encoder.encode_descriptor("ganglion_module_failures", help, None, MetricType::Counter)?;
+        for module in &self.modules {
+            for kind in FailureKind::ALL {
+                let labels = [("module", module.id.as_str()), ("kind", kind.as_str())];
+                counter(&mut family, &labels, module.failures.get(&kind).copied().unwrap_or(0))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn breakers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let breakers = || {
+            self.modules.iter().flat_map(|module| {
+                let breakers = module.breakers.iter();
+                breakers.map(|(callback, breaker)| (module.id.as_str(), *callback, breaker))
+            })
+        };
+        let help = "1 for the state that the breaker is in";
+        let mut family = encoder.encode_descriptor("ganglion_breaker_state", help, None, MetricType::Gauge)?;
+        for (module, callback, breaker) in breakers() {
+            for (state, word) in BREAKER_STATES {
+                let labels = [("module", module), ("callback", callback), ("state", word)];
+                gauge(&mut family, &labels, u64::from(breaker.state == state))?;
+            }
+        }
+        let help = "How often the breaker opened";
+        let mut family = encoder.encode_descriptor("ganglion_breaker_trips", help, None, MetricType::Counter)?;
+        for (module, callback, breaker) in breakers() {
+            counter(
+                &mut family,
+                &[("module", module), ("callback", callback)],
+                breaker.trips,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.modules(&mut encoder)?;
+        self.breakers(&mut encoder)?;
+        for reading in &OF_CACHES {
+            write(&mut encoder, reading, &self.caches, |cache| {
+                [("module", &cache.module), ("function", &cache.name)]
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the number of each thing.
+fn write<'a, T, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help, metric_type, read): &Reading<T>,
+    all: &'a [T],
+    labels: impl Fn(&'a T) -> [(&'static str, &'a String); N],
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, *metric_type)?;
+    for one in all {
+        let labels = labels(one).map(|(key, value)| (key, value.as_str()));
+        match metric_type {
+            MetricType::Counter => counter(&mut family, &labels, read(one))?,
+            _ => gauge(&mut family, &labels, read(one))?,
+        }
+    }
+    Ok(())
+}
+
+fn gauge<const N: usize>(family: &mut MetricEncoder<'_>, labels: &[(&str, &str); N], value: u64) -> fmt::Result {
+    family.encode_family(labels)?.encode_gauge(&value)
+}
+
+fn counter<const N: usize>(family: &mut MetricEncoder<'_>, labels: &[(&str, &str); N], value: u64) -> fmt::Result {
+    let mut metric = family.encode_family(labels)?;
+    metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_breakers_are_those_of_the_snapshot() {
+        for (state, word) in BREAKER_STATES {
+            assert_eq!(serde_json::to_value(state).unwrap(), word);
+        }
+    }
+
+    #[test]
+    fn label_values_are_escaped() {
+        let cache = CacheStatistics {
+            module: "demo".into(),
+            name: "a\"b\\c\nd".into(),
+            entries: 1,
+            max_entries: 2,
+            hits: 3,
+            misses: u64::MAX,
+            evictions: 5,
+        };
+        let scrape = Scrape {
+            modules: Vec::new(),
+            caches: vec![cache],
+        };
+        let text = scrape.into_text().unwrap();
+        for line in [
+            r#"ganglion_cache_entries{module="demo",function="a\"b\\c\nd"} 1"#,
+            r#"ganglion_cache_misses_total{module="demo",function="a\"b\\c\nd"} 18446744073709551615"#,
+            "# TYPE ganglion_cache_hits counter",
+        ] {
+            assert!(text.lines().any(|written| written == line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("\n# EOF\n"));
+    }
+}

@@ -1,0 +1,719 @@
+//! The admin API of modules, and the metrics.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ganglion::api::{
+    CacheOptions, Cached, Module, ModuleApi, ModuleError, NoConfig, OwnedUserId, SpamCheckerCallbacks,
+    UserMayCreateRoom, Verdict,
+};
+use ganglion::registry;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, TestServer, canned, config_with, poll_until, request, with_modules, write};
+
+const MODULES: &str = "/_ganglion/admin/v1/modules";
+const CREATE: &str = "user_may_create_room";
+
+fn bob() -> Value {
+    json!({"user_id": "@bob:example.com"})
+}
+
+/// `denies` denies rooms, the demo has a web resource, `spare` is off.
+fn server() -> TestServer {
+    let mut spare = canned("spare", &json!({"user_may_publish_room": {"verdict": "deny"}}));
+    spare["enabled"] = false.into();
+    let denies = canned("denies", &json!({CREATE: {"verdict": "deny"}}));
+    TestServer::start(&with_modules(
+        &json!([denies, {"module": "demo.DemoModule"}, spare]).to_string(),
+    ))
+}
+
+fn get(server: &TestServer, path: &str) -> Answer {
+    request("GET", server.admin, path, &[], b"")
+}
+
+/// The snapshot of a module.
+#[track_caller]
+fn show(server: &TestServer, id: &str) -> Value {
+    let answer = get(server, &format!("{MODULES}/{id}"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
+fn order(server: &TestServer, id: &str, command: &str) -> Answer {
+    server.post(&format!("{MODULES}/{id}/{command}"), b"")
+}
+
+/// A command that must be followed, and the snapshot it is answered with.
+#[track_caller]
+fn follow(server: &TestServer, id: &str, command: &str) -> Value {
+    let answer = order(server, id, command);
+    assert_eq!(answer.status, 200, "{command} {id}: {answer:?}");
+    answer.json()
+}
+
+/// The text of an error; its body is the two Matrix keys and nothing else.
+#[track_caller]
+fn refused(answer: &Answer, status: u16, errcode: &str) -> String {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert_eq!(answer.content_type, "application/json");
+    let body = answer.json();
+    let keys: Vec<_> = body.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["errcode", "error"], "{answer:?}");
+    assert_eq!(body["errcode"], errcode, "{answer:?}");
+    body["error"].as_str().unwrap().to_owned()
+}
+
+/// What each module on the route said.
+fn results(decision: &Value) -> Vec<(&str, &str)> {
+    let steps = decision["steps"].as_array().unwrap().iter();
+    steps
+        .map(|step| (step["module"].as_str().unwrap(), step["result"].as_str().unwrap()))
+        .collect()
+}
+
+#[test]
+fn modules_are_listed_in_the_order_of_the_file() {
+    let server = server();
+    let answer = get(&server, MODULES);
+    assert_eq!((answer.status, answer.content_type.as_str()), (200, "application/json"));
+    let listed = answer.json();
+    let modules: Vec<_> = listed["modules"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|module| (module["id"].as_str().unwrap(), module["state"].as_str().unwrap()))
+        .collect();
+    let expected = [
+        ("denies", "running"),
+        ("demo.DemoModule", "running"),
+        ("spare", "disabled"),
+    ];
+    assert_eq!(modules, expected);
+    assert_eq!(listed["modules"][0], show(&server, "denies"));
+    let none = TestServer::start(&with_modules("[]"));
+    assert_eq!(get(&none, MODULES).json(), json!({"modules": []}));
+}
+
+#[test]
+fn a_snapshot_says_what_a_module_is_doing() {
+    let server = server();
+    server.decide(CREATE, &bob());
+    let mut snapshot = show(&server, "denies");
+    let since = snapshot["since"].take();
+    let since = since.as_str().unwrap();
+    assert_eq!(since.len(), "2026-01-01T00:00:00.000Z".len(), "{since}");
+    assert!(humantime::parse_rfc3339(since).is_ok(), "{since}");
+    let breaker = json!({"state": "closed", "calls": 1, "failures": 0, "slow": 0, "trips": 0, "reason": null});
+    let expected = json!({
+        "id": "denies",
+        "path": "ganglion.modules.Canned",
+        "tier": "actor",
+        "state": "running",
+        "since": null,
+        "reason": null,
+        "restarts": 0,
+        "breakers": {CREATE: breaker},
+        "in_flight": 0,
+        "queued": 0,
+        "calls": 1,
+        "failures": {},
+        "blocked": 0,
+        "stuck_threads": 0,
+    });
+    assert_eq!(snapshot, expected);
+}
+
+#[test]
+fn failures_are_counted_by_kind() {
+    let fails = canned("fails", &json!({CREATE: {"fail": "error"}}));
+    let server = TestServer::start(&with_modules(&json!([fails]).to_string()));
+    for _ in 0..3 {
+        server.decide(CREATE, &bob());
+    }
+    let snapshot = show(&server, "fails");
+    assert_eq!(
+        (&snapshot["calls"], &snapshot["failures"]),
+        (&json!(3), &json!({"module_error": 3}))
+    );
+    assert_eq!(snapshot["breakers"][CREATE]["failures"], 3);
+}
+
+#[test]
+fn a_module_in_quarantine_fails_its_calls_until_it_is_released() {
+    let server = server();
+    let snapshot = follow(&server, "denies", "quarantine");
+    assert_eq!(
+        (&snapshot["state"], &snapshot["reason"]),
+        (&json!("quarantined"), &json!("an operator said so"))
+    );
+    let decision = server.decide(CREATE, &bob());
+    assert_eq!(results(&decision)[0], ("denies", "quarantined"), "{decision}");
+    assert_ne!(decision["outcome"]["verdict"], "pass", "{decision}");
+    let ready = get(&server, "/ready");
+    assert!(refused(&ready, 503, "M_UNKNOWN").contains("denies"), "{ready:?}");
+
+    let snapshot = follow(&server, "denies", "release");
+    assert_eq!(
+        (&snapshot["state"], &snapshot["reason"], &snapshot["restarts"]),
+        (&json!("running"), &Value::Null, &json!(0))
+    );
+    assert_eq!(results(&server.decide(CREATE, &bob())), [("denies", "deny")]);
+    assert_eq!(get(&server, "/ready").status, 200);
+}
+
+#[test]
+fn a_web_resource_is_out_of_service_with_its_module() {
+    let server = server();
+    let hello = || request("GET", server.http, "/_synapse/client/demo/hello?name=x", &[], b"").status;
+    assert_eq!(hello(), 200);
+    follow(&server, "demo.DemoModule", "quarantine");
+    assert_eq!(hello(), 503);
+    follow(&server, "demo.DemoModule", "release");
+    assert_eq!(hello(), 200);
+    follow(&server, "demo.DemoModule", "disable");
+    assert_eq!(hello(), 404);
+    follow(&server, "demo.DemoModule", "enable");
+    assert_eq!(hello(), 200);
+}
+
+#[test]
+fn a_disabled_module_is_on_no_route_until_it_is_enabled() {
+    let server = server();
+    assert_eq!(follow(&server, "denies", "disable")["state"], "disabled");
+    let decision = server.decide(CREATE, &bob());
+    assert_eq!(results(&decision), [("demo.DemoModule", "pass")]);
+    follow(&server, "demo.DemoModule", "disable");
+    let neutral = json!({"outcome": {"verdict": "pass"}, "decided_by": null, "steps": []});
+    assert_eq!(server.decide(CREATE, &bob()), neutral);
+    // What an operator turned off does not make the process unready.
+    assert_eq!(get(&server, "/ready").status, 200);
+
+    // The order of the file stays the order of the route.
+    follow(&server, "demo.DemoModule", "enable");
+    assert_eq!(follow(&server, "denies", "enable")["state"], "running");
+    assert_eq!(results(&server.decide(CREATE, &bob())), [("denies", "deny")]);
+}
+
+#[test]
+fn a_module_that_is_off_in_the_config_can_be_enabled() {
+    let server = server();
+    let snapshot = show(&server, "spare");
+    assert_eq!(
+        (&snapshot["state"], &snapshot["reason"]),
+        (&json!("disabled"), &json!("disabled in the config"))
+    );
+    let publish = json!({"user_id": "@bob:example.com", "room_id": "!r:example.com"});
+    assert_eq!(results(&server.decide("user_may_publish_room", &publish)), []);
+    assert_eq!(follow(&server, "spare", "enable")["state"], "running");
+    assert_eq!(
+        results(&server.decide("user_may_publish_room", &publish)),
+        [("spare", "deny")]
+    );
+}
+
+#[test]
+fn restarts_are_counted() {
+    let server = server();
+    for count in 1..=3 {
+        let snapshot = follow(&server, "denies", "restart");
+        assert_eq!(
+            (&snapshot["state"], &snapshot["restarts"]),
+            (&json!("running"), &json!(count))
+        );
+        assert_eq!(results(&server.decide(CREATE, &bob())), [("denies", "deny")]);
+    }
+    assert_eq!(show(&server, "demo.DemoModule")["restarts"], 0);
+    assert_eq!(show(&server, "denies")["calls"], 3);
+}
+
+#[test]
+fn a_command_that_a_state_does_not_allow_is_refused_and_changes_nothing() {
+    let server = server();
+    follow(&server, "denies", "quarantine");
+    let cases = [
+        ("denies", "enable", "the module is quarantined: release it"),
+        ("denies", "restart", "the module is quarantined: release it"),
+        ("spare", "restart", "the module is disabled: enable it"),
+        ("spare", "release", "the module is disabled: enable it"),
+        ("spare", "quarantine", "the module is disabled: it is on no route"),
+    ];
+    for (id, command, expected) in cases {
+        let before = show(&server, id);
+        assert_eq!(refused(&order(&server, id, command), 409, "M_BAD_STATE"), expected);
+        assert_eq!(show(&server, id), before, "{command}");
+    }
+}
+
+#[test]
+fn a_command_that_is_followed_already_changes_nothing() {
+    let server = server();
+    for (id, command) in [("denies", "enable"), ("denies", "release"), ("spare", "disable")] {
+        let before = show(&server, id);
+        assert_eq!(follow(&server, id, command), before, "{command}");
+    }
+}
+
+#[test]
+fn when_ganglion_has_stopped_modules_are_shown_and_commands_are_refused() {
+    let server = server();
+    server.ganglion.shutdown();
+    for id in ["denies", "spare"] {
+        assert_eq!(show(&server, id)["state"], "stopped");
+        for command in ["enable", "disable", "restart", "quarantine", "release"] {
+            let error = refused(&order(&server, id, command), 409, "M_BAD_STATE");
+            assert_eq!(error, "the module is stopped: Ganglion is stopping", "{command}");
+        }
+    }
+    let labels = [("module", "denies"), ("state", "stopped")];
+    assert_eq!(scrape(&server).of("ganglion_module_state", &labels), Some(1));
+}
+
+#[test]
+fn a_module_whose_path_is_not_known_is_shown_and_cannot_be_enabled() {
+    // The id is the path, which is any text.
+    let modules = json!([{"module": "odd/pa th\"\\.\u{e9}", "enabled": false}]);
+    let server = TestServer::start(&with_modules(&modules.to_string()));
+    let id = "odd%2Fpa%20th%22%5C.%C3%A9";
+    let before = show(&server, id);
+    assert_eq!(before["id"], "odd/pa th\"\\.\u{e9}");
+    let error = refused(&order(&server, id, "enable"), 409, "M_BAD_STATE");
+    assert!(
+        error.starts_with("the module is disabled: its path is not known"),
+        "{error}"
+    );
+    assert_eq!(show(&server, id), before);
+
+    let labels = [("module", "odd/pa th\"\\.\u{e9}"), ("state", "disabled")];
+    assert_eq!(scrape(&server).of("ganglion_module_state", &labels), Some(1));
+}
+
+#[test]
+fn an_id_with_a_hash_is_percent_encoded_in_a_path() {
+    let modules = json!([{"module": "demo.DemoModule"}, {"module": "demo.DemoModule"}]);
+    let server = TestServer::start(&with_modules(&modules.to_string()));
+    assert_eq!(show(&server, "demo.DemoModule%232")["id"], "demo.DemoModule#2");
+    assert_eq!(follow(&server, "demo.DemoModule%232", "restart")["restarts"], 1);
+    assert_eq!(show(&server, "demo.DemoModule")["restarts"], 0);
+}
+
+#[test]
+fn an_unknown_module_is_not_found_and_a_near_one_is_named() {
+    let server = server();
+    for (id, expected) in [
+        ("demo.DemoModul", "no module has this id, did you mean demo.DemoModule?"),
+        ("something.else", "no module has this id"),
+        ("%FF%FE", "no module has this id"),
+        ("a%2Fb", "no module has this id"),
+        (&"x".repeat(2000), "no module has this id"),
+    ] {
+        let shown = get(&server, &format!("{MODULES}/{id}"));
+        assert_eq!(refused(&shown, 404, "M_NOT_FOUND"), expected);
+        assert_eq!(refused(&order(&server, id, "restart"), 404, "M_NOT_FOUND"), expected);
+    }
+}
+
+#[test]
+fn an_unknown_command_is_refused_with_those_that_there_are() {
+    let server = server();
+    let before = show(&server, "denies");
+    let error = refused(&order(&server, "denies", "restrat"), 404, "M_UNRECOGNIZED");
+    let expected =
+        "unknown command, did you mean restart?; the commands are enable, disable, restart, quarantine, release";
+    assert_eq!(error, expected);
+    for command in ["stop", "RESTART", "%72estart%00"] {
+        refused(&order(&server, "denies", command), 404, "M_UNRECOGNIZED");
+    }
+    assert_eq!(show(&server, "denies"), before);
+}
+
+#[test]
+fn another_method_is_not_allowed_and_changes_nothing() {
+    let server = server();
+    let before = show(&server, "denies");
+    for method in ["GET", "PUT", "DELETE", "HEAD"] {
+        let answer = request(method, server.admin, &format!("{MODULES}/denies/disable"), &[], b"");
+        assert_eq!(answer.status, 405, "{method}");
+    }
+    for path in [MODULES.to_owned(), format!("{MODULES}/denies"), "/metrics".to_owned()] {
+        assert_eq!(refused(&server.post(&path, b""), 405, "M_UNRECOGNIZED"), "use GET");
+        let head = request("HEAD", server.admin, &path, &[], b"");
+        assert_eq!((head.status, head.text.as_str()), (200, ""), "{path}");
+    }
+    assert_eq!(show(&server, "denies"), before);
+}
+
+#[test]
+fn the_body_of_a_command_is_ignored_and_limited() {
+    let yaml = with_modules("[{module: demo.DemoModule}]").replace("admin: {", "admin: {max_body: 100B, ");
+    let server = TestServer::start(&yaml);
+    let path = format!("{MODULES}/demo.DemoModule/restart");
+    for body in [&b""[..], b"{}", b"no json", b"\xff"] {
+        assert_eq!(server.post(&path, body).status, 200);
+    }
+    refused(&server.post(&path, &[b' '; 101]), 413, "M_TOO_LARGE");
+    assert_eq!(show(&server, "demo.DemoModule")["restarts"], 4);
+}
+
+#[test]
+fn a_command_is_followed_although_its_client_went_away() {
+    let server = server();
+    let mut connection = TcpStream::connect(server.admin).unwrap();
+    let head = format!("POST {MODULES}/denies/restart HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    connection.write_all(head.as_bytes()).unwrap();
+    drop(connection);
+    poll_until(|| {
+        let snapshot = show(&server, "denies");
+        snapshot["restarts"] == 1 && snapshot["state"] == "running"
+    });
+}
+
+#[test]
+fn with_a_token_nobody_else_looks_at_modules_or_commands_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "admin.token", "s3cret\n");
+    let yaml = with_modules("[{module: demo.DemoModule}]")
+        .replace("admin: {", &format!("admin: {{token_file: '{}', ", file.display()));
+    let server = TestServer::start(&yaml);
+    let disable = format!("{MODULES}/demo.DemoModule/disable");
+    let one = format!("{MODULES}/demo.DemoModule");
+    for (method, path) in [("GET", MODULES), ("GET", &one), ("GET", "/metrics"), ("POST", &disable)] {
+        let ask = |headers: &[(&str, &str)]| request(method, server.admin, path, headers, b"");
+        refused(&ask(&[]), 401, "M_MISSING_TOKEN");
+        refused(&ask(&[("authorization", "Bearer other")]), 401, "M_UNKNOWN_TOKEN");
+        let foreign = [("authorization", "Bearer s3cret"), ("origin", "https://evil.example")];
+        refused(&ask(&foreign), 403, "M_FORBIDDEN");
+        assert_eq!(server.ganglion.dispatch().modules()[0].state().as_str(), "running");
+        assert_eq!(ask(&[("authorization", "Bearer s3cret")]).status, 200, "{path}");
+    }
+    assert_eq!(server.ganglion.dispatch().modules()[0].state().as_str(), "disabled");
+}
+
+#[test]
+fn the_public_listener_neither_shows_modules_nor_takes_commands() {
+    let server = server();
+    for path in [MODULES.to_owned(), format!("{MODULES}/denies"), "/metrics".to_owned()] {
+        let answer = request("GET", server.http, &path, &[], b"");
+        refused(&answer, 404, "M_UNRECOGNIZED");
+    }
+    let path = format!("{MODULES}/denies/disable");
+    refused(&request("POST", server.http, &path, &[], b""), 404, "M_UNRECOGNIZED");
+    assert_eq!(show(&server, "denies")["state"], "running");
+}
+
+#[test]
+fn concurrent_commands_are_all_answered_and_the_last_one_holds() {
+    let server = server();
+    // One thread alone quarantines, so that it ends each quarantine by itself.
+    let scripts: [&[&str]; 5] = [
+        &["restart", "restart", "restart", "restart", "restart"],
+        &["disable", "enable", "disable", "enable", "disable"],
+        &["enable", "restart", "disable", "restart", "enable"],
+        &["quarantine", "release", "quarantine", "release"],
+        &["release", "enable", "release", "enable"],
+    ];
+    std::thread::scope(|scope| {
+        for script in scripts {
+            let server = &server;
+            scope.spawn(move || {
+                for command in script {
+                    let answer = order(server, "denies", command);
+                    match answer.status {
+                        200 => assert_eq!(answer.json()["id"], "denies"),
+                        _ => drop(refused(&answer, 409, "M_BAD_STATE")),
+                    }
+                    server.decide(CREATE, &bob());
+                }
+            });
+        }
+    });
+    order(&server, "denies", "release");
+    follow(&server, "denies", "enable");
+    poll_until(|| show(&server, "denies")["state"] == "running");
+    assert_eq!(results(&server.decide(CREATE, &bob())), [("denies", "deny")]);
+}
+
+/// Cannot be made a second time, and says so in words that are meant to break whoever shows them.
+struct Hostile;
+
+static HOSTILE: AtomicBool = AtomicBool::new(false);
+const HOSTILE_TEXT: &str = "\",\"code\":1,\"msg\":\"\n\u{0}\u{1b}[31m<script>\u{202e}";
+
+impl Module for Hostile {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, _: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        if HOSTILE.swap(true, Ordering::Relaxed) {
+            return Err(ModuleError::message(HOSTILE_TEXT));
+        }
+        Ok(Self)
+    }
+}
+
+#[test]
+fn what_a_module_says_of_its_failure_is_a_text_and_nothing_more() {
+    let modules = json!([{"module": "test.Hostile", "restart": {"max": 0}}]);
+    let registry = registry().with::<Hostile>("test.Hostile");
+    let server = TestServer::serve(config_with(&with_modules(&modules.to_string()), &registry));
+    let keys = |snapshot: &Value| snapshot.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let before = show(&server, "test.Hostile");
+
+    // The command is followed; the snapshot says what became of it.
+    let snapshot = follow(&server, "test.Hostile", "restart");
+    assert_eq!(snapshot["state"], "quarantined");
+    let reason = snapshot["reason"].as_str().unwrap();
+    assert!(reason.contains(HOSTILE_TEXT), "{reason:?}");
+    assert_eq!(keys(&snapshot), keys(&before));
+    let labels = [("module", "test.Hostile"), ("state", "quarantined")];
+    assert_eq!(scrape(&server).of("ganglion_module_state", &labels), Some(1));
+    assert!(!get(&server, "/metrics").text.contains("script"));
+}
+
+/// A family of metrics as a scraper reads it.
+#[derive(Debug)]
+struct Sample {
+    name: String,
+    labels: Vec<(String, String)>,
+    value: u64,
+}
+
+#[derive(Debug, Default)]
+struct Metrics {
+    types: BTreeMap<String, String>,
+    samples: Vec<Sample>,
+}
+
+impl Metrics {
+    /// The value of the one sample with this name and these labels.
+    fn of(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        let fits = |sample: &&Sample| {
+            let own = sample.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+            sample.name == name && own.eq(labels.iter().copied())
+        };
+        self.samples.iter().find(fits).map(|sample| sample.value)
+    }
+
+    /// Reads the text format and forgives nothing.
+    fn parse(text: &str) -> Self {
+        let mut metrics = Self::default();
+        let mut family = String::new();
+        let body = text.strip_suffix("# EOF\n").expect("an end");
+        for line in body.split_terminator('\n') {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                let (name, help) = help.split_once(' ').expect(line);
+                assert!(!help.is_empty() && !metrics.types.contains_key(name), "{line}");
+                name.clone_into(&mut family);
+            } else if let Some(metric_type) = line.strip_prefix("# TYPE ") {
+                let (name, metric_type) = metric_type.split_once(' ').expect(line);
+                assert_eq!(name, family, "{line}");
+                assert!(matches!(metric_type, "counter" | "gauge"), "{line}");
+                metrics.types.insert(name.into(), metric_type.into());
+            } else {
+                let sample = sample(line);
+                let expected = match metrics.types[&family].as_str() {
+                    "counter" => format!("{family}_total"),
+                    _ => family.clone(),
+                };
+                assert_eq!(sample.name, expected, "{line}");
+                let labels: Vec<_> = sample.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                assert_eq!(metrics.of(&sample.name, &labels), None, "twice: {line}");
+                metrics.samples.push(sample);
+            }
+        }
+        metrics
+    }
+}
+
+fn sample(line: &str) -> Sample {
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let (name, mut rest) = line.split_once('{').expect(line);
+    assert!(is_name(name) && name.starts_with("ganglion_"), "{line}");
+    let mut labels = Vec::new();
+    loop {
+        let (key, quoted) = rest.split_once("=\"").expect(line);
+        assert!(is_name(key), "{line}");
+        let mut value = String::new();
+        let mut characters = quoted.chars();
+        loop {
+            match characters.next().expect(line) {
+                '"' => break,
+                '\\' => value.push(match characters.next() {
+                    Some('n') => '\n',
+                    Some(escaped @ ('"' | '\\')) => escaped,
+                    other => panic!("{other:?} is escaped: {line}"),
+                }),
+                character => value.push(character),
+            }
+        }
+        labels.push((key.to_owned(), value));
+        rest = characters.as_str();
+        match rest.strip_prefix(',') {
+            Some(more) => rest = more,
+            None => break,
+        }
+    }
+    let value = rest.strip_prefix("} ").expect(line);
+    Sample {
+        name: name.into(),
+        labels,
+        value: value.parse().expect(line),
+    }
+}
+
+#[track_caller]
+fn scrape(server: &TestServer) -> Metrics {
+    let answer = get(server, "/metrics");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(
+        answer.content_type,
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
+    Metrics::parse(&answer.text)
+}
+
+/// The words of a failure, of a state, of a breaker's state.
+const KINDS: [&str; 8] = [
+    "overloaded",
+    "deadline_exceeded",
+    "panicked",
+    "module_error",
+    "breaker_open",
+    "quarantined",
+    "not_running",
+    "protocol",
+];
+const STATES: [&str; 7] = [
+    "starting",
+    "running",
+    "restarting",
+    "quarantined",
+    "draining",
+    "stopped",
+    "disabled",
+];
+const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
+
+/// Compares every number of a module's snapshot with its metric, and says how many samples that were.
+fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
+    let id = snapshot["id"].as_str().unwrap();
+    let of = |name: &str, labels: &[(&str, &str)]| {
+        let labels: Vec<_> = [("module", id)].iter().chain(labels).copied().collect();
+        metrics
+            .of(name, &labels)
+            .unwrap_or_else(|| panic!("no {name}{labels:?}"))
+    };
+    for (name, key) in [
+        ("ganglion_module_calls_total", "calls"),
+        ("ganglion_module_in_flight", "in_flight"),
+        ("ganglion_module_queued", "queued"),
+        ("ganglion_module_restarts_total", "restarts"),
+        ("ganglion_module_blocked_total", "blocked"),
+        ("ganglion_module_stuck_threads", "stuck_threads"),
+    ] {
+        assert_eq!(snapshot[key], of(name, &[]), "{name} of {id}");
+    }
+    for state in STATES {
+        let is = u64::from(snapshot["state"] == state);
+        assert_eq!(of("ganglion_module_state", &[("state", state)]), is, "{id} {state}");
+    }
+    for kind in KINDS {
+        let counted = snapshot["failures"][kind].as_u64().unwrap_or(0);
+        assert_eq!(
+            of("ganglion_module_failures_total", &[("kind", kind)]),
+            counted,
+            "{id} {kind}"
+        );
+    }
+    let breakers = snapshot["breakers"].as_object().unwrap();
+    for (callback, breaker) in breakers {
+        let trips = of("ganglion_breaker_trips_total", &[("callback", callback)]);
+        assert_eq!(breaker["trips"], trips);
+        for state in BREAKER_STATES {
+            let is = u64::from(breaker["state"] == state);
+            let labels = [("callback", callback.as_str()), ("state", state)];
+            assert_eq!(of("ganglion_breaker_state", &labels), is, "{id} {callback} {state}");
+        }
+    }
+    6 + STATES.len() + KINDS.len() + breakers.len() * (1 + BREAKER_STATES.len())
+}
+
+#[test]
+fn metrics_agree_with_the_snapshots_and_nothing_else_is_in_them() {
+    let mut fails = canned("fails", &json!({"check_can_shutdown_room": {"fail": "error"}}));
+    fails["breaker"] = json!({"window": 4, "minimum": 2, "open_for": "1h"});
+    let mut off = canned("off", &json!({}));
+    off["enabled"] = false.into();
+    let denies = canned("denies", &json!({CREATE: {"verdict": "deny"}}));
+    let server = TestServer::start(&with_modules(&json!([denies, fails, off]).to_string()));
+    for _ in 0..5 {
+        server.decide(CREATE, &bob());
+        server.decide("check_can_shutdown_room", &json!({"room_id": "!r:example.com"}));
+    }
+    follow(&server, "denies", "restart");
+    follow(&server, "denies", "quarantine");
+    server.decide(CREATE, &bob());
+
+    let listed = get(&server, MODULES).json();
+    let metrics = scrape(&server);
+    let modules = listed["modules"].as_array().unwrap();
+    let samples: usize = modules.iter().map(|snapshot| agree(&metrics, snapshot)).sum();
+    assert_eq!(metrics.samples.len(), samples, "{metrics:?}");
+    let of = |name, labels: &[_]| metrics.of(name, labels);
+    let open = [
+        ("module", "fails"),
+        ("callback", "check_can_shutdown_room"),
+        ("state", "open"),
+    ];
+    assert_eq!(of("ganglion_breaker_state", &open), Some(1));
+    let refused = [("module", "fails"), ("kind", "breaker_open")];
+    assert_eq!(of("ganglion_module_failures_total", &refused), Some(3));
+    let quarantined = [("module", "denies"), ("kind", "quarantined")];
+    assert_eq!(of("ganglion_module_failures_total", &quarantined), Some(1));
+}
+
+/// Has a cached function whose name must be escaped.
+struct Caches(Cached<OwnedUserId, bool>);
+
+impl Module for Caches {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        api.register_spam_checker_callbacks(SpamCheckerCallbacks::new().user_may_create_room(Self::may_create))?;
+        let known = api.cached(
+            "kno\"wn\\ \n}",
+            CacheOptions::new(),
+            async |_: &Self, _: OwnedUserId| Ok(true),
+        )?;
+        Ok(Self(known))
+    }
+}
+
+impl Caches {
+    async fn may_create(&self, args: &UserMayCreateRoom) -> Result<Verdict, ModuleError> {
+        self.0.get(args.user_id.clone()).await?;
+        Ok(Verdict::Pass)
+    }
+}
+
+#[test]
+fn caches_are_in_the_metrics_with_names_escaped() {
+    let registry = registry().with::<Caches>("test.Caches");
+    let yaml = with_modules("[{module: test.Caches}]");
+    let server = TestServer::serve(config_with(&yaml, &registry));
+    for _ in 0..3 {
+        server.decide(CREATE, &bob());
+    }
+    let labels = [("module", "test.Caches"), ("function", "kno\"wn\\ \n}")];
+    let of = |name: &str| scrape(&server).of(name, &labels);
+    assert_eq!(of("ganglion_cache_hits_total"), Some(2));
+    assert_eq!(of("ganglion_cache_misses_total"), Some(1));
+    assert_eq!(of("ganglion_cache_evictions_total"), Some(0));
+    poll_until(|| of("ganglion_cache_entries") == Some(1));
+
+    // A module that is off has no caches.
+    follow(&server, "test.Caches", "disable");
+    assert_eq!(of("ganglion_cache_hits_total"), None);
+}
