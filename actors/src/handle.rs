@@ -1,7 +1,7 @@
 //! A module as everybody else sees it, through all its incarnations.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -50,6 +50,8 @@ struct Shared {
     tier: Tier,
     limits: ModuleLimits,
     state: StateCell,
+    /// The number of the incarnation that takes calls, or took them last.
+    current: AtomicU32,
     status: Mutex<Status>,
     admission: Admission,
     breakers: Box<[Breaker]>,
@@ -92,6 +94,7 @@ impl ModuleHandle {
                 tier: spec.tier,
                 limits: spec.limits,
                 state: StateCell::new(state),
+                current: AtomicU32::new(0),
                 status: Mutex::new(Status {
                     since: SystemTime::now(),
                     reason: (!spec.enabled).then(|| "disabled in the config".to_owned()),
@@ -152,6 +155,19 @@ impl ModuleHandle {
         status.since = SystemTime::now();
         status.reason = reason;
         self.shared.state.set(state);
+    }
+
+    /// This incarnation takes calls from now on.
+    pub(crate) fn set_current(&self, incarnation: u32) {
+        self.shared.current.store(incarnation, Ordering::Release);
+    }
+
+    /// An incarnation takes no calls any more. If nobody told it so, the module is `Restarting` from this moment on; the
+    /// supervisor learns of it soon.
+    pub(crate) fn left(&self, incarnation: u32) {
+        if self.shared.current.load(Ordering::Acquire) == incarnation {
+            self.shared.state.fail();
+        }
     }
 
     pub(crate) fn status(&self) -> MutexGuard<'_, Status> {

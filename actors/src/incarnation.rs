@@ -165,12 +165,14 @@ impl Incarnation {
 
     /// From now on it takes calls.
     pub(crate) fn go_live(&self) {
+        self.module.set_current(self.number);
         self.live.store(true, Ordering::Release);
     }
 
     /// From now on it takes no calls. Those that run go on.
     pub(crate) fn retire(&self) {
         self.live.store(false, Ordering::Release);
+        self.module.left(self.number);
         self.retired.cancel();
     }
 

@@ -233,6 +233,14 @@ impl StateCell {
             (now != stopped).then_some(state as u8)
         });
     }
+
+    /// From `Running` to `Restarting`; nothing follows from another state.
+    pub(crate) fn fail(&self) {
+        let (running, restarting) = (ModuleState::Running as u8, ModuleState::Restarting as u8);
+        let _ = self
+            .0
+            .compare_exchange(running, restarting, Ordering::AcqRel, Ordering::Acquire);
+    }
 }
 
 #[cfg(test)]

@@ -134,7 +134,6 @@ impl Supervisor {
             let (module, reason) = (self.module.id(), reason.unwrap_or_default());
             match next {
                 ModuleState::Quarantined => tracing::error!(module, reason, "module is in quarantine"),
-                ModuleState::Restarting => tracing::warn!(module, reason, "module is restarted"),
                 // The start says itself which modules run.
                 ModuleState::Running if self.first.is_some() => {}
                 _ => tracing::info!(module, state = next.as_str(), "module changes its state"),
@@ -247,9 +246,8 @@ impl Supervisor {
             );
             return self.give_up(reason, ctx);
         }
-        if let Err(_) | Ok((ModuleState::Restarting, _)) = self.enter(ModuleEvent::Failed, Some(reason.clone())) {
-            self.module.set_state(ModuleState::Restarting, Some(reason));
-        }
+        tracing::warn!(module = self.module.id(), reason, "module is restarted");
+        self.module.set_state(ModuleState::Restarting, Some(reason));
         match next {
             NextRestart::After(pause) => {
                 let due = wrap_future(sleep(pause)).map(|(), supervisor: &mut Self, ctx: &mut Context<Self>| {
@@ -406,7 +404,8 @@ impl Supervisor {
             }
             (ModuleState::Restarting, ModuleState::Restarting, ModuleCommand::Restart) => {
                 self.begin_anew();
-                if self.making.is_none() {
+                // With a current one the news of its failure is on its way, and then it is made anew.
+                if self.making.is_none() && self.current.is_none() {
                     self.make(ctx);
                 }
             }
@@ -427,7 +426,11 @@ impl Supervisor {
 
     /// Tells those who wait, if nothing is under way any more that ends by itself soon.
     fn settled(&mut self) {
-        if self.making.is_none() && self.draining.is_none() {
+        let failing = self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.retired().is_cancelled());
+        if self.making.is_none() && self.draining.is_none() && !failing {
             for waiting in self.waiting.drain(..) {
                 let _ = waiting.send(());
             }

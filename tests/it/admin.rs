@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex};
 
 use ganglion::api::{
     CacheOptions, Cached, Module, ModuleApi, ModuleError, NoConfig, OwnedUserId, SpamCheckerCallbacks,
@@ -716,4 +717,61 @@ fn caches_are_in_the_metrics_with_names_escaped() {
     // A module that is off has no caches.
     follow(&server, "test.Caches", "disable");
     assert_eq!(of("ganglion_cache_hits_total"), None);
+}
+
+/// Its second constructor waits for the test.
+struct Late {
+    known: Cached<OwnedUserId, bool>,
+}
+
+static LATE: (Mutex<(u32, bool)>, Condvar) = (Mutex::new((0, false)), Condvar::new());
+static LATE_WAITS: AtomicBool = AtomicBool::new(false);
+static LATE_DONE: AtomicBool = AtomicBool::new(false);
+
+impl Module for Late {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        let mut made = LATE.0.lock().unwrap();
+        made.0 += 1;
+        let is_late = made.0 == 2;
+        if is_late {
+            LATE_WAITS.store(true, Ordering::SeqCst);
+            made = LATE.1.wait_while(made, |(_, goes_on)| !*goes_on).unwrap();
+        }
+        drop(made);
+        let known = api.cached("known", CacheOptions::new(), async |_: &Self, _: OwnedUserId| Ok(true))?;
+        let create = async |late: &Self, create: &UserMayCreateRoom| {
+            late.known.get(create.user_id.clone()).await?;
+            Ok(Verdict::Pass)
+        };
+        api.register_spam_checker_callbacks(SpamCheckerCallbacks::new().user_may_create_room(create))?;
+        LATE_DONE.fetch_or(is_late, Ordering::SeqCst);
+        Ok(Self { known })
+    }
+}
+
+#[test]
+fn a_constructor_that_is_late_leaves_the_module_that_was_made_meanwhile_alone() {
+    let registry = registry().with::<Late>("test.Late");
+    let server = TestServer::serve(config_with(&with_modules("[{module: test.Late}]"), &registry));
+    let misses = || {
+        let statistics = server.ganglion.dispatch().caches().statistics();
+        statistics.iter().map(|cache| cache.misses).collect::<Vec<_>>()
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| order(&server, "test.Late", "restart"));
+        poll_until(|| LATE_WAITS.load(Ordering::SeqCst));
+        follow(&server, "test.Late", "disable");
+        assert_eq!(follow(&server, "test.Late", "enable")["state"], "running");
+        server.decide(CREATE, &bob());
+        LATE.0.lock().unwrap().1 = true;
+        LATE.1.notify_all();
+        poll_until(|| LATE_DONE.load(Ordering::SeqCst));
+        let carol = json!({"user_id": "@carol:example.com"});
+        assert_eq!(server.decide(CREATE, &carol)["steps"][0]["result"], "pass");
+        assert_eq!(misses(), [2]);
+        follow(&server, "test.Late", "disable");
+        assert!(misses().is_empty());
+    });
 }
