@@ -54,10 +54,15 @@ pub(crate) struct Started {
     pub(crate) handle: ModuleHandle,
     pub(crate) route: Arc<OneRoute>,
     worker: Worker,
-    _loaded: watch::Sender<bool>,
+    loaded: watch::Sender<bool>,
 }
 
 impl Started {
+    /// Whether all modules are loaded, so that background calls begin.
+    pub(crate) fn set_loaded(&self, loaded: bool) {
+        self.loaded.send_replace(loaded);
+    }
+
     /// The subscriber of a callback and the incarnation that it belongs to, if the module is on the route.
     pub(crate) fn subscriber<C: Callback>(&self) -> Option<(Arc<Incarnation>, Arc<dyn Subscriber<C>>)> {
         let routed = self.route.lock();
@@ -117,7 +122,7 @@ pub(crate) async fn start(
         handle,
         route,
         worker: Worker::new(thread),
-        _loaded: loaded,
+        loaded,
     })
 }
 

@@ -1,9 +1,5 @@
 //! Permits, mailboxes and control, with real actors.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +12,7 @@ use ganglion_api::{
 };
 use tokio::time::Instant;
 
-use self::support::{LIMITS, Started, caches, factory, spec, start};
+use crate::support::{LIMITS, Started, caches, factory, spec, start};
 
 /// How many calls run, and the most that ever did.
 #[derive(Default)]

@@ -1,9 +1,5 @@
 //! The cache service, through a module's own cached functions.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +13,7 @@ use ganglion_api::{
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use self::support::{LIMITS, Started, caches, factory, spec, start};
+use crate::support::{LIMITS, Started, caches, factory, spec, start};
 
 /// Gives a test hold of the module's cached functions: tests run on threads of their own, and so does the module.
 #[derive(Clone)]

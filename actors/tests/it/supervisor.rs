@@ -1,9 +1,5 @@
 //! The supervisor, on a paused clock: restarts, drains, quarantine.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -15,7 +11,7 @@ use ganglion_api::{
 };
 use tokio::time::Instant;
 
-use self::support::{LIMITS, Started, caches, factory, spec, start};
+use crate::support::{LIMITS, Started, caches, factory, spec, start};
 
 /// Passes after a second.
 struct Slow {
