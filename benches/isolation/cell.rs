@@ -135,18 +135,19 @@ impl Cell {
         let capped = self.end.state == ModuleState::Quarantined;
         match self.misbehave {
             _ if !kept => Mark::Miss,
-            Misbehave::Spin if self.may_take_half() && !capped => Mark::Miss,
-            Misbehave::Spin if self.may_take_half() => Mark::NoGoal,
+            Misbehave::Block | Misbehave::Spin if !capped => Mark::Miss,
+            Misbehave::Block | Misbehave::Spin if self.tier != Tier::Thread => Mark::NoGoal,
+            Misbehave::Spin if may_take_half() => Mark::NoGoal,
             Misbehave::Leak => Mark::NoGoal,
             _ if self.ratio() <= GOAL => Mark::Ok,
             _ => Mark::Miss,
         }
     }
+}
 
-    /// Whether threads that spin can take half of the machine or more before they are too many.
-    fn may_take_half(&self) -> bool {
-        ganglion::actors::most_stuck_threads() * 2 >= machine::cores()
-    }
+/// Whether threads that spin can take half of the machine or more before they are too many.
+fn may_take_half() -> bool {
+    ganglion::actors::most_stuck_threads() * 2 >= machine::cores()
 }
 
 fn yaml(tier: Tier) -> String {
