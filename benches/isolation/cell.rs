@@ -56,6 +56,8 @@ pub(crate) struct Cell {
     pub(crate) released: bool,
     /// The neighbour at the end of the misbehaviour.
     pub(crate) end: ModuleSnapshot,
+    /// The healthy module when all was over.
+    pub(crate) healthy: ModuleSnapshot,
     pub(crate) threads_left: usize,
 }
 
@@ -98,6 +100,7 @@ impl Cell {
         let seen = load.during(|| observer.observe(durations));
         let calls = load.tally().healthy();
         let (lost, wrong) = (load.tally().lost(), load.tally().wrong());
+        let healthy = module(&ganglion, "healthy");
         ganglion.shutdown();
         drop((load, ganglion));
 
@@ -116,6 +119,7 @@ impl Cell {
             serves_again: seen.serves_again,
             released: seen.released,
             end: seen.end,
+            healthy,
             threads_left: machine::threads_left(threads),
         }
     }
@@ -129,9 +133,14 @@ impl Cell {
         self.with.p99().as_secs_f64() / self.without.p99().as_secs_f64()
     }
 
+    /// No thread, and no failure that is put down to the healthy module.
+    fn leaves_nothing(&self) -> bool {
+        self.threads_left == 0 && self.healthy.failures.is_empty()
+    }
+
     pub(crate) fn mark(&self) -> Mark {
         let contained = self.contained.is_some() || !needs_containment(self.misbehave);
-        let kept = !self.is_broken() && contained && self.serves_again.is_some() && self.threads_left == 0;
+        let kept = !self.is_broken() && contained && self.serves_again.is_some() && self.leaves_nothing();
         let capped = self.end.state == ModuleState::Quarantined;
         match self.misbehave {
             _ if !kept => Mark::Miss,
@@ -209,8 +218,7 @@ impl Observer<'_> {
     }
 
     fn neighbour(&self) -> ModuleSnapshot {
-        let module = self.ganglion.dispatch().module("neighbour");
-        module.expect("the config has it").snapshot()
+        module(self.ganglion, "neighbour")
     }
 
     /// How long it took from the first call that misbehaved until the neighbour was contained.
@@ -251,6 +259,11 @@ impl Observer<'_> {
         }
         (None, released)
     }
+}
+
+fn module(ganglion: &Ganglion, id: &str) -> ModuleSnapshot {
+    let module = ganglion.dispatch().module(id);
+    module.expect("the config has it").snapshot()
 }
 
 fn phase(duration: Duration) -> Phase {

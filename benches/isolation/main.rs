@@ -21,9 +21,9 @@
 //! - leak, flood, garbage: `-`. These calls do answer. What garbage must not go out is dropped from each answer by
 //!   itself, floods meet the bound of background calls, and leaked memory is for the tier `process`.
 //!
-//! Goals: no call without a decision, no wrong decision, no thread left after the shutdown, containment, service again;
-//! quarantine at the cap of stuck threads for a neighbour that blocks or spins; and a p99 of at most 1.2 times the
-//! baseline, but for what a tier does not claim to survive:
+//! Goals: no call without a decision, no wrong decision, no failure that is put down to the healthy module, no thread left
+//! after the shutdown; containment, and service again; quarantine at the cap of stuck threads for a neighbour that blocks
+//! or spins; and a p99 of at most 1.2 times the baseline, but for what a tier does not claim to survive:
 //!
 //! - a leak;
 //! - blocking and spinning in the tiers `inline` and `actor`: calls of the neighbour may block all workers before the

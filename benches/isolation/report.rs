@@ -125,6 +125,13 @@ pub(crate) fn foot(cells: &[Cell]) -> String {
                 "\n{misbehave} x {tier}: {threads_left} threads were left after the shutdown.\n"
             );
         }
+        if !cell.healthy.failures.is_empty() {
+            let failures = &cell.healthy.failures;
+            let _ = write!(
+                foot,
+                "\n{misbehave} x {tier}: the healthy module counts failures: {failures:?}.\n"
+            );
+        }
         if let Some(first) = cell.wrong.first() {
             let _ = write!(foot, "\n{misbehave} x {tier}: the first wrong decision is `{first}`.\n");
         }
