@@ -1,6 +1,6 @@
 //! Running other programs, for all to see.
 
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, ensure};
 
@@ -14,6 +14,17 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
     ensure!(status.success(), "`{line}` failed: {status}");
     Ok(())
+}
+
+/// Echoes `command`, runs it to its end, and gives what it printed, also if it does not succeed.
+///
+/// # Errors
+/// When it cannot be started.
+pub(crate) fn captured(command: &mut Command) -> anyhow::Result<(String, ExitStatus)> {
+    let line = line(command);
+    eprintln!("\n$ {line}");
+    let output = command.output().with_context(|| format!("cannot start `{line}`"))?;
+    Ok((String::from_utf8_lossy(&output.stdout).into_owned(), output.status))
 }
 
 /// What `command` prints, without an echo; nothing if it cannot be started or does not succeed.

@@ -3,9 +3,11 @@
 
 #![expect(clippy::print_stderr, reason = "a task runner talks to the person who started it")]
 
+mod bench;
 mod command;
 mod deny;
 mod python;
+mod section;
 mod suite;
 mod workspace;
 
@@ -20,6 +22,7 @@ usage: cargo xtask TASK
 tasks:
   test     set up, then run every check and every test, a real Synapse included
   setup    install what the tests need: a Python virtual environment with Synapse, below target/
+  bench    run a bench and write its section of docs/performance.md; without a name: list the benches
   help     show this";
 
 fn main() -> ExitCode {
@@ -28,6 +31,14 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["test"] => Workspace::locate().and_then(|workspace| suite::run(&workspace)),
         ["setup"] => Workspace::locate().and_then(|workspace| python::set_up(&workspace).map(drop)),
+        ["bench"] => {
+            bench::list();
+            return ExitCode::SUCCESS;
+        }
+        ["bench", name] => Workspace::locate().and_then(|workspace| bench::run(&workspace, name, false)),
+        ["bench", name, "--quick"] | ["bench", "--quick", name] => {
+            Workspace::locate().and_then(|workspace| bench::run(&workspace, name, true))
+        }
         [] | ["help" | "--help" | "-h"] => {
             eprintln!("{HELP}");
             return ExitCode::SUCCESS;

@@ -1,0 +1,48 @@
+//! Latencies, exact: a cell has some thousands of them.
+
+use std::time::{Duration, Instant};
+
+/// A phase of a cell.
+pub(crate) type Phase = (Instant, Instant);
+
+/// The latencies of one phase or more.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Samples {
+    sorted: Vec<Duration>,
+}
+
+impl Samples {
+    /// The calls that were scheduled in these phases.
+    pub(crate) fn of(calls: &[(Instant, Duration)], phases: &[Phase]) -> Self {
+        let within = |due: Instant| phases.iter().any(|(begin, end)| *begin <= due && due < *end);
+        let mut sorted: Vec<_> = calls
+            .iter()
+            .filter(|(due, _)| within(*due))
+            .map(|(_, latency)| *latency)
+            .collect();
+        sorted.sort_unstable();
+        Self { sorted }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// The latency that this share of the calls, per mille, did not exceed; 0 without calls.
+    pub(crate) fn per_mille(&self, share: usize) -> Duration {
+        let rank = (self.sorted.len() * share).div_ceil(1000).max(1);
+        self.sorted.get(rank - 1).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn p50(&self) -> Duration {
+        self.per_mille(500)
+    }
+
+    pub(crate) fn p99(&self) -> Duration {
+        self.per_mille(990)
+    }
+
+    pub(crate) fn p999(&self) -> Duration {
+        self.per_mille(999)
+    }
+}
