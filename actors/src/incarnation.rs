@@ -10,10 +10,10 @@ use ganglion_api::{CallFailure, Callback, FailureKind, MatrixError, Subscriber, 
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Ledger, Permit};
+use crate::admission::Ledger;
 use crate::breaker::Judged;
 use crate::handle::ModuleHandle;
-use crate::module_actor::{Call, Invoke, ModuleActor, Respond, Work};
+use crate::module_actor::{Asking, Call, Ended, Invoke, ModuleActor, Respond, Work};
 use crate::probe::{Operation, Site};
 use crate::state::ModuleState;
 use crate::supervisor::Lost;
@@ -189,9 +189,11 @@ impl Incarnation {
     }
 
     /// A call of it gave no answer. After a panic it takes no calls any more.
-    pub(crate) fn failed(&self, operation: Operation, failure: &CallFailure) {
-        if failure.kind == FailureKind::Panicked {
-            self.panicked(operation, failure.detail.as_deref().unwrap_or("no message"));
+    pub(crate) fn failed(&self, operation: Operation, failure: &mut CallFailure) {
+        match failure.kind {
+            FailureKind::Panicked => self.panicked(operation, failure.detail.as_deref().unwrap_or("no message")),
+            FailureKind::NotRunning => failure.kind = self.absence(),
+            _ => {}
         }
     }
 
@@ -235,11 +237,8 @@ impl Incarnation {
         }
     }
 
-    /// Asks a subscriber of the module until its budget or `deadline` runs out. `begin` is asked
-    /// when its code would begin, and may forbid it: so a call that was made elsewhere meanwhile is not made twice.
-    ///
-    /// # Errors
-    /// The module gave no answer: see [`FailureKind`].
+    /// Asks a subscriber of the module, until its budget or `deadline` runs out. `asking` is told how that ended: with an
+    /// answer, or with a failure, see [`FailureKind`].
     ///
     /// # Cancellation
     /// A call that waits is withdrawn; one that runs goes on to its end or its budget, but for the tier `inline`.
@@ -249,67 +248,68 @@ impl Incarnation {
         subscriber: Arc<dyn Subscriber<C>>,
         args: Arc<C>,
         deadline: Instant,
-        begin: impl FnOnce() -> bool + Send + 'static,
-    ) -> Result<C::Answer, CallFailure> {
-        let work = Invoke {
-            subscriber,
-            args,
-            begin,
-        };
-        self.admit(worker, Operation::callback::<C>(), work, deadline).await
+        asking: impl Asking<C::Answer>,
+    ) {
+        let work = Invoke { subscriber, args };
+        self.admit(worker, Operation::callback::<C>(), work, deadline, asking)
+            .await;
     }
 
-    /// Lets a web resource of the module answer a request, until its budget runs out. A Matrix error is an answer.
-    /// `begin` as for [`call`](Self::call).
-    ///
-    /// # Errors
-    /// The module gave no answer: see [`FailureKind`].
+    /// Lets a web resource of the module answer a request, until its budget runs out; else as [`call`](Self::call). A Matrix
+    /// error is an answer.
     pub async fn respond(
         &self,
         worker: &Worker,
         resource: Arc<dyn WebResource>,
         request: WebRequest,
         deadline: Instant,
-        begin: impl FnOnce() -> bool + Send + 'static,
-    ) -> Result<Result<WebResponse, MatrixError>, CallFailure> {
-        let work = Respond {
-            resource,
-            request,
-            begin,
-        };
-        self.admit(worker, Operation::WEB_RESOURCE, work, deadline).await
+        asking: impl Asking<Result<WebResponse, MatrixError>>,
+    ) {
+        let work = Respond { resource, request };
+        self.admit(worker, Operation::WEB_RESOURCE, work, deadline, asking)
+            .await;
     }
 
-    async fn admit<W: Work>(
+    async fn admit<W: Work, A: Asking<W::Output>>(
         &self,
         worker: &Worker,
         operation: Operation,
         work: W,
         deadline: Instant,
-    ) -> Result<W::Output, CallFailure> {
-        let result = self.send(worker, operation, work, deadline).await;
-        self.module
-            .counters()
-            .count(result.as_ref().err().map(|failure| failure.kind));
-        result
+        asking: A,
+    ) {
+        let counters = self.module.counters();
+        match self.send(worker, operation, work, deadline, asking.clone()).await {
+            Ok(Ended::Answered) => counters.count(None),
+            Ok(Ended::Failed { kind, .. }) => counters.count(Some(kind)),
+            Ok(Ended::Withdrawn) => {}
+            Err(kind) => {
+                counters.count(Some(kind));
+                asking.end(Err(kind.into()));
+            }
+        }
     }
 
     /// Breaker, permit, then the tier.
-    async fn send<W: Work>(
+    ///
+    /// # Errors
+    /// The module's code was not reached, or says nothing in time: who asked was not told.
+    async fn send<W: Work, A: Asking<W::Output>>(
         &self,
         worker: &Worker,
         operation: Operation,
         work: W,
         deadline: Instant,
-    ) -> Result<W::Output, CallFailure> {
+        asking: A,
+    ) -> Result<Ended, FailureKind> {
         if !self.live.load(Ordering::Acquire) {
-            return Err(self.absence().into());
+            return Err(self.absence());
         }
         let now = Instant::now();
         let until = deadline.min(now + self.module.limits().call_timeout);
         let breaker = self.module.breaker(operation);
         let pass = match breaker.map(|breaker| (breaker, breaker.admit(now))) {
-            Some((_, None)) => return Err(FailureKind::BreakerOpen.into()),
+            Some((_, None)) => return Err(FailureKind::BreakerOpen),
             Some((breaker, Some(pass))) => Some((breaker, pass)),
             None => None,
         };
@@ -321,25 +321,22 @@ impl Incarnation {
                 if let Some((breaker, pass)) = pass {
                     breaker.withdraw(pass);
                 }
-                let kind = if kind == FailureKind::NotRunning {
-                    self.absence()
-                } else {
-                    kind
-                };
-                return Err(kind.into());
+                let absent = kind == FailureKind::NotRunning;
+                return Err(if absent { self.absence() } else { kind });
             }
         };
+        let call = Call {
+            site: self.site(operation),
+            work,
+            asking,
+            until,
+            permit,
+        };
         let begun = Instant::now();
-        let site = self.site(operation);
-        let mut result = self.run(replica, site, work, until, permit).await;
-        if let Err(failure) = &mut result
-            && failure.kind == FailureKind::NotRunning
-        {
-            failure.kind = self.absence();
-        }
+        let result = self.run(replica, call).await;
         if let Some((breaker, pass)) = pass {
             let ended = Instant::now();
-            match judge(&result) {
+            match judge(result) {
                 Some(judged) => breaker.record(pass, judged, ended.saturating_duration_since(begun), ended),
                 None => breaker.withdraw(pass),
             }
@@ -347,45 +344,29 @@ impl Incarnation {
         result
     }
 
-    async fn run<W: Work>(
+    async fn run<W: Work, A: Asking<W::Output>>(
         &self,
         replica: Option<Addr<ModuleActor>>,
-        site: Site,
-        work: W,
-        until: Instant,
-        permit: Permit,
-    ) -> Result<W::Output, CallFailure> {
-        let call = Call {
-            site,
-            work,
-            until,
-            permit,
-        };
+        call: Call<W, A>,
+    ) -> Result<Ended, FailureKind> {
         let sent = match (&self.place, replica) {
-            (Place::Inline, _) => {
-                let answer = call.run(&self.ended).await;
-                if let Err(failure) = &answer {
-                    self.failed(site.operation, failure);
-                }
-                return answer;
-            }
+            (Place::Inline, _) => return Ok(call.run(self).await),
             (Place::Actor, Some(replica)) => replica.send(call).await,
             (Place::Thread { actor, .. }, _) => {
                 // The thread may be stuck: the budget is held on this side too.
-                let answer = timeout_at(until, actor.send(call));
+                let answer = timeout_at(call.until, actor.send(call));
                 match self.ended.run_until_cancelled(answer).await {
                     Some(Ok(sent)) => sent,
-                    Some(Err(_elapsed)) => return Err(FailureKind::DeadlineExceeded.into()),
-                    None => return Err(self.absence().into()),
+                    Some(Err(_elapsed)) => return Err(FailureKind::DeadlineExceeded),
+                    None => return Err(self.absence()),
                 }
             }
-            (Place::Actor | Place::Vacant, _) => return Err(self.absence().into()),
+            (Place::Actor | Place::Vacant, _) => return Err(self.absence()),
         };
-        match sent {
-            Ok(answer) => answer,
-            Err(MailboxError::Closed) => Err(self.absence().into()),
-            Err(MailboxError::Timeout) => Err(FailureKind::DeadlineExceeded.into()),
-        }
+        sent.map_err(|error| match error {
+            MailboxError::Closed => self.absence(),
+            MailboxError::Timeout => FailureKind::DeadlineExceeded,
+        })
     }
 
     /// Why it takes no calls.
@@ -399,17 +380,17 @@ impl Incarnation {
 
 /// What a call says about the health of its module; nothing, if the module was not reached. A Matrix error is what a
 /// module means to say, so it speaks for its health.
-fn judge<T>(result: &Result<T, CallFailure>) -> Option<Judged> {
+fn judge(result: Result<Ended, FailureKind>) -> Option<Judged> {
     match result {
-        Ok(_) => Some(Judged::Success),
-        Err(failure) => match failure.kind {
-            FailureKind::ModuleError if failure.matrix.is_some() => Some(Judged::Success),
+        Ok(Ended::Answered | Ended::Failed { meant: true, .. }) => Some(Judged::Success),
+        Ok(Ended::Failed { kind, .. }) | Err(kind) => match kind {
             FailureKind::ModuleError
             | FailureKind::Panicked
             | FailureKind::DeadlineExceeded
             | FailureKind::Protocol => Some(Judged::Failure),
             _ => None,
         },
+        Ok(Ended::Withdrawn) => None,
     }
 }
 

@@ -33,7 +33,7 @@ pub use cache::{CacheDefaults, CacheService, CacheStatistics, InvalidationPublis
 pub use handle::{ModuleHandle, ModuleLimits};
 pub use incarnation::{Incarnation, Worker, most_stuck_threads};
 pub use load::{LoadError, ModuleSpec, Router, Surroundings};
-pub use module_actor::ModuleActor;
+pub use module_actor::{Asking, ModuleActor};
 pub use restart::RestartSettings;
 pub use snapshot::ModuleSnapshot;
 pub use state::{ModuleCommand, ModuleEvent, ModuleState, Refused};

@@ -4,7 +4,9 @@ use std::sync::{Arc, Weak};
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message};
-use ganglion_api::{CallFailure, Callback, MatrixError, ModuleError, Subscriber, WebRequest, WebResource, WebResponse};
+use ganglion_api::{
+    CallFailure, Callback, FailureKind, MatrixError, ModuleError, Subscriber, WebRequest, WebResource, WebResponse,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -22,41 +24,65 @@ pub(crate) trait Work: Send + 'static {
     fn run(self) -> impl Future<Output = Result<Self::Output, ModuleError>>;
 }
 
-/// One subscriber's part of a callback.
-pub(crate) struct Invoke<C, F> {
-    pub(crate) subscriber: Arc<dyn Subscriber<C>>,
-    pub(crate) args: Arc<C>,
-    /// Asked first: whether it may begin.
-    pub(crate) begin: F,
+/// Where the answer of a call goes. It goes there at once: who asked may wait on a thread that is not stuck, though the
+/// way back is.
+pub trait Asking<T>: Clone + Send + 'static {
+    /// The module's code would begin now. If this is false it does not, since the call was withdrawn.
+    fn begin(&self) -> bool;
+
+    /// The call has ended. It may be told so again, when its budget is over on this side and its thread says something
+    /// later: then the first one holds.
+    fn end(self, result: Result<T, CallFailure>);
 }
 
-impl<C: Callback, F: FnOnce() -> bool + Send + 'static> Work for Invoke<C, F> {
+/// How a call ended, for those who count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The module answered.
+    Answered,
+    /// It gave no answer; `meant`: it returned an error for the client, which is what it means to say.
+    Failed { kind: FailureKind, meant: bool },
+    /// The call was withdrawn before the module's code began.
+    Withdrawn,
+}
+
+impl Ended {
+    fn of<T>(result: &Result<T, CallFailure>) -> Self {
+        match result {
+            Ok(_) => Self::Answered,
+            Err(failure) => Self::Failed {
+                kind: failure.kind,
+                meant: failure.matrix.is_some(),
+            },
+        }
+    }
+}
+
+/// One subscriber's part of a callback.
+pub(crate) struct Invoke<C> {
+    pub(crate) subscriber: Arc<dyn Subscriber<C>>,
+    pub(crate) args: Arc<C>,
+}
+
+impl<C: Callback> Work for Invoke<C> {
     type Output = C::Answer;
 
     async fn run(self) -> Result<C::Answer, ModuleError> {
-        if !(self.begin)() {
-            return Err(ModuleError::message("the call was withdrawn"));
-        }
         self.subscriber.call(&self.args).await
     }
 }
 
 /// A request to a web resource.
-pub(crate) struct Respond<F> {
+pub(crate) struct Respond {
     pub(crate) resource: Arc<dyn WebResource>,
     pub(crate) request: WebRequest,
-    /// Asked first: whether it may begin.
-    pub(crate) begin: F,
 }
 
-impl<F: FnOnce() -> bool + Send + 'static> Work for Respond<F> {
+impl Work for Respond {
     /// A Matrix error is an answer to a request, and no failure.
     type Output = Result<WebResponse, MatrixError>;
 
     async fn run(self) -> Result<Self::Output, ModuleError> {
-        if !(self.begin)() {
-            return Err(ModuleError::message("the call was withdrawn"));
-        }
         match self.resource.respond(self.request).await {
             Ok(response) => Ok(Ok(response)),
             Err(ModuleError::Matrix(error)) => Ok(Err(error)),
@@ -66,30 +92,41 @@ impl<F: FnOnce() -> bool + Send + 'static> Work for Respond<F> {
 }
 
 /// An admitted call on its way to the module.
-pub(crate) struct Call<W> {
+pub(crate) struct Call<W, A> {
     pub(crate) site: Site,
     pub(crate) work: W,
+    pub(crate) asking: A,
     pub(crate) until: Instant,
     pub(crate) permit: Permit,
 }
 
-impl<W: Work> Call<W> {
-    /// Runs it here, until its budget is over or `ended`.
-    pub(crate) async fn run(self, ended: &CancellationToken) -> Result<W::Output, CallFailure> {
+impl<W: Work, A: Asking<W::Output>> Call<W, A> {
+    /// Runs it here, until its budget is over or its incarnation has ended.
+    pub(crate) async fn run(self, incarnation: &Incarnation) -> Ended {
         let Self {
             site,
             work,
+            asking,
             until,
             permit,
         } = self;
-        let answer = guarded(site, work.run(), until, ended).await;
+        if !asking.begin() {
+            return Ended::Withdrawn;
+        }
+        let mut result = guarded(site, work.run(), until, incarnation.ended()).await;
         drop(permit);
-        answer
+        if let Err(failure) = &mut result {
+            // First, so that who asked finds the module as it is now.
+            incarnation.failed(site.operation, failure);
+        }
+        let ended = Ended::of(&result);
+        asking.end(result);
+        ended
     }
 }
 
-impl<W: Work> Message for Call<W> {
-    type Result = Result<W::Output, CallFailure>;
+impl<W: Work, A: Asking<W::Output>> Message for Call<W, A> {
+    type Result = Ended;
 }
 
 /// A module on one thread.
@@ -123,21 +160,19 @@ impl Actor for ModuleActor {
     }
 }
 
-impl<W: Work> Handler<Call<W>> for ModuleActor {
-    type Result = actix::ResponseFuture<Result<W::Output, CallFailure>>;
+impl<W: Work, A: Asking<W::Output>> Handler<Call<W, A>> for ModuleActor {
+    type Result = actix::ResponseFuture<Ended>;
 
     /// Calls of one module run side by side, up to its permits.
-    fn handle(&mut self, call: Call<W>, _ctx: &mut Self::Context) -> Self::Result {
-        let (ended, incarnation) = (self.ended.clone(), self.incarnation.clone());
-        // actix runs this beside the actor, which does not end it: the signal does.
+    fn handle(&mut self, call: Call<W, A>, _ctx: &mut Self::Context) -> Self::Result {
+        let incarnation = self.incarnation.upgrade();
+        // actix runs this beside the actor, which does not end it: the incarnation's end does.
         Box::pin(async move {
-            let operation = call.site.operation;
-            let answer = call.run(&ended).await;
-            // Said here, since the caller may be gone.
-            if let (Err(failure), Some(incarnation)) = (&answer, incarnation.upgrade()) {
-                incarnation.failed(operation, failure);
+            match incarnation {
+                Some(incarnation) => call.run(&incarnation).await,
+                // Nobody holds it any more, so nobody asks.
+                None => Ended::Withdrawn,
             }
-            answer
         })
     }
 }

@@ -35,12 +35,17 @@ enum Progress<C: Routed> {
 
 /// The subscription that is being asked.
 struct Asked {
+    question: Question,
     at: Instant,
     /// The end of its budget.
     until: Instant,
     /// The module's code has begun.
     begun: bool,
 }
+
+/// One question to one module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question(u32);
 
 /// What becomes of a chain whose worker was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +64,10 @@ pub struct Chain<C: Routed, H = Arc<ganglion_actors::Incarnation>> {
     progress: Progress<C>,
     steps: Vec<Step>,
     asked: Option<Asked>,
-    /// How often it went on with another worker. What a worker of a former leg says comes too late.
+    /// How often it went on with another worker.
     leg: u32,
+    /// How many questions there were, those that were withdrawn too.
+    questions: u32,
 }
 
 impl<C: Routed, H> Chain<C, H> {
@@ -75,6 +82,7 @@ impl<C: Routed, H> Chain<C, H> {
             steps,
             asked: None,
             leg: 0,
+            questions: 0,
         }
     }
 
@@ -105,9 +113,16 @@ impl<C: Routed, H> Chain<C, H> {
     }
 
     /// The next subscription is being asked since this moment, until the end of its budget.
-    pub fn asked(&mut self, at: Instant, until: Instant) {
-        let begun = false;
-        self.asked = Some(Asked { at, until, begun });
+    pub fn asked(&mut self, at: Instant, until: Instant) -> Question {
+        self.questions += 1;
+        let question = Question(self.questions);
+        self.asked = Some(Asked {
+            question,
+            at,
+            until,
+            begun: false,
+        });
+        question
     }
 
     /// Which leg the chain is on.
@@ -116,15 +131,23 @@ impl<C: Routed, H> Chain<C, H> {
         self.leg
     }
 
-    /// The code of the module that is being asked may begin; not if the chain has gone on without this leg.
+    /// Whether a module is being asked.
     #[must_use]
-    pub fn begin(&mut self, leg: u32) -> bool {
-        match &mut self.asked {
-            Some(asked) if self.leg == leg => {
-                asked.begun = true;
-                true
-            }
-            _ => false,
+    pub fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// The code of the module that is being asked may begin; not if the question was withdrawn.
+    #[must_use]
+    pub fn begin(&mut self, question: Question) -> bool {
+        let asked = self.asked.as_mut().filter(|asked| asked.question == question);
+        asked.map(|asked| asked.begun = true).is_some()
+    }
+
+    /// The module that is being asked answered or failed. Nothing happens if the chain has gone on without it.
+    pub fn answer(&mut self, question: Question, answer: Result<C::Answer, CallFailure>, now: Instant) {
+        if let Some(asked) = self.asked.take_if(|asked| asked.question == question) {
+            self.settle(answer, now.saturating_duration_since(asked.at));
         }
     }
 

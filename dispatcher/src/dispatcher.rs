@@ -1,22 +1,30 @@
 //! The dispatcher actor: drives chains on one worker.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
-use ganglion_actors::{Incarnation, ModuleThread, Worker};
+use ganglion_actors::{Asking, Incarnation, ModuleThread, Worker};
 use ganglion_api::{CallFailure, MatrixError, WebRequest, WebResource, WebResponse};
-use tokio::time::Instant;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Question};
 use crate::fold::Routed;
 
 /// How many dispatches may queue in an actor's mailbox before those who send wait, each until its deadline.
 const MAILBOX: usize = 1024;
 
 /// A chain that its worker drives and its caller watches: a caller whose deadline passes concludes from what is there.
-pub(crate) struct SharedChain<C: Routed>(Arc<Mutex<Chain<C>>>);
+pub(crate) struct SharedChain<C: Routed>(Arc<Shared<C>>);
+
+struct Shared<C: Routed> {
+    chain: Mutex<Chain<C>>,
+    /// Somebody answered.
+    answered: Notify,
+}
 
 impl<C: Routed> Clone for SharedChain<C> {
     fn clone(&self) -> Self {
@@ -26,12 +34,53 @@ impl<C: Routed> Clone for SharedChain<C> {
 
 impl<C: Routed> SharedChain<C> {
     pub(crate) fn new(chain: Chain<C>) -> Self {
-        Self(Arc::new(Mutex::new(chain)))
+        Self(Arc::new(Shared {
+            chain: Mutex::new(chain),
+            answered: Notify::new(),
+        }))
     }
 
     /// No module code runs while this is held.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Chain<C>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody is being asked, at most until then.
+    pub(crate) async fn answered(&self, until: Instant) {
+        let answered = self.0.answered.notified();
+        let mut answered = pin!(answered);
+        // From now on no answer is missed.
+        answered.as_mut().enable();
+        if self.lock().is_asked() {
+            // Whether it came or not: the chain knows.
+            let _ = timeout_at(until, answered).await;
+        }
+    }
+}
+
+/// One question of a chain to one module.
+struct Asked<C: Routed> {
+    chain: SharedChain<C>,
+    question: Question,
+}
+
+impl<C: Routed> Clone for Asked<C> {
+    fn clone(&self) -> Self {
+        Self {
+            chain: self.chain.clone(),
+            question: self.question,
+        }
+    }
+}
+
+impl<C: Routed> Asking<C::Answer> for Asked<C> {
+    fn begin(&self) -> bool {
+        self.chain.lock().begin(self.question)
+    }
+
+    fn end(self, result: Result<C::Answer, CallFailure>) {
+        self.chain.lock().answer(self.question, result, Instant::now());
+        self.chain.0.answered.notify_waiters();
     }
 }
 
@@ -76,28 +125,58 @@ impl<C: Routed> Message for Dispatch<C> {
     type Result = ();
 }
 
-/// Whether a request to a web resource may be made elsewhere: as long as it has not begun.
-#[derive(Debug, Default)]
-pub(crate) struct Turn(AtomicU8);
+/// A Matrix error is an answer.
+pub(crate) type Served = Result<Result<WebResponse, MatrixError>, CallFailure>;
+
+/// A request to a web resource, which may be made elsewhere as long as it has not begun. Its answer goes straight to who
+/// asked.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    state: AtomicU8,
+    answer: Mutex<Option<oneshot::Sender<Served>>>,
+}
 
 impl Turn {
     const BEGUN: u8 = 1;
     const WITHDRAWN: u8 = 2;
 
-    fn take(&self, turn: u8) -> bool {
-        self.0
-            .compare_exchange(0, turn, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+    pub(crate) fn new() -> (Arc<Self>, oneshot::Receiver<Served>) {
+        let (answer, answered) = oneshot::channel();
+        let turn = Self {
+            state: AtomicU8::new(0),
+            answer: Mutex::new(Some(answer)),
+        };
+        (Arc::new(turn), answered)
     }
 
-    /// It begins, unless it was withdrawn.
-    pub(crate) fn begin(&self) -> bool {
-        self.take(Self::BEGUN)
+    fn take(&self, turn: u8) -> bool {
+        let taken = self
+            .state
+            .compare_exchange(0, turn, Ordering::AcqRel, Ordering::Acquire);
+        taken.is_ok()
     }
 
     /// It is withdrawn, unless it has begun.
     pub(crate) fn withdraw(&self) -> bool {
         self.take(Self::WITHDRAWN)
+    }
+}
+
+/// Who asked a web resource.
+#[derive(Clone)]
+struct Requester(Arc<Turn>);
+
+impl Asking<Result<WebResponse, MatrixError>> for Requester {
+    fn begin(&self) -> bool {
+        self.0.take(Turn::BEGUN)
+    }
+
+    fn end(self, result: Served) {
+        let answer = self.0.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(answer) = answer {
+            // The client may be gone.
+            let _ = answer.send(result);
+        }
     }
 }
 
@@ -111,11 +190,9 @@ pub(crate) struct Serve {
     pub(crate) loaded: Loaded,
 }
 
-/// A Matrix error is an answer.
-pub(crate) type Served = Result<Result<WebResponse, MatrixError>, CallFailure>;
-
 impl Message for Serve {
-    type Result = Served;
+    /// The answer takes the shorter way.
+    type Result = ();
 }
 
 /// The dispatcher of one worker.
@@ -155,7 +232,7 @@ impl<C: Routed> Handler<Dispatch<C>> for Dispatcher {
 }
 
 impl Handler<Serve> for Dispatcher {
-    type Result = ResponseFuture<Served>;
+    type Result = ResponseFuture<()>;
 
     fn handle(&mut self, serve: Serve, _ctx: &mut Self::Context) -> Self::Result {
         let worker = Rc::clone(&self.worker);
@@ -168,10 +245,9 @@ impl Handler<Serve> for Dispatcher {
                 turn,
                 loaded,
             } = serve;
-            let served = incarnation.respond(&worker, resource, request, deadline, move || turn.begin());
-            let served = served.await;
+            let asking = Requester(turn);
+            incarnation.respond(&worker, resource, request, deadline, asking).await;
             drop(loaded);
-            served
         })
     }
 }
@@ -180,7 +256,7 @@ impl Handler<Serve> for Dispatcher {
 async fn drive<C: Routed>(worker: &Worker, chain: &SharedChain<C>, leg: u32, deadline: Instant) {
     loop {
         let asked_at = Instant::now();
-        let (incarnation, subscriber, args) = {
+        let (incarnation, subscriber, args, question) = {
             let mut chain = chain.lock();
             if chain.leg() != leg {
                 return;
@@ -192,16 +268,13 @@ async fn drive<C: Routed>(worker: &Worker, chain: &SharedChain<C>, leg: u32, dea
             let Some(next) = chain.next_subscription() else { return };
             let (incarnation, subscriber) = (Arc::clone(&next.incarnation), Arc::clone(&next.subscriber));
             let budget = incarnation.module().limits().call_timeout;
-            chain.asked(asked_at, deadline.min(asked_at + budget));
-            (incarnation, subscriber, args)
+            let question = chain.asked(asked_at, deadline.min(asked_at + budget));
+            (incarnation, subscriber, args, question)
         };
-        let shared = chain.clone();
-        let begin = move || shared.lock().begin(leg);
-        let answer = incarnation.call(worker, subscriber, args, deadline, begin).await;
-        let mut chain = chain.lock();
-        if chain.leg() != leg {
-            return;
-        }
-        chain.settle(answer, asked_at.elapsed());
+        let asking = Asked {
+            chain: chain.clone(),
+            question,
+        };
+        incarnation.call(worker, subscriber, args, deadline, asking).await;
     }
 }

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::{Either, select};
 use ganglion_actors::{CacheService, ModuleHandle, ModuleState, ModuleThread, WorkerIndex, WorkerListener};
 use ganglion_api::{FailureKind, MatrixError, WebRequest};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Chain, Displaced, neutral};
@@ -132,18 +132,14 @@ impl DispatchHandle {
             deadline,
             loaded: Loaded::new(&worker.load),
         };
-        let mut sent = pin!(worker.dispatcher.send(dispatch));
-        match self.wait(&worker, sent.as_mut(), deadline).await {
+        match self.wait(&worker, worker.dispatcher.send(dispatch), deadline).await {
             LetGo::Done(()) | LetGo::Over => return ControlFlow::Break(()),
             LetGo::GivenUp => {}
         }
         let blamed = worker.thread.blame().and_then(|blame| blame.module.clone());
         let displaced = chain.lock().displace(blamed.as_deref(), Instant::now());
         if let Displaced::WaitUntil(until) = displaced {
-            let until = pin!(sleep_until(until.min(deadline)));
-            if let Either::Left((Ok(()), _)) = select(sent, until).await {
-                return ControlFlow::Break(());
-            }
+            chain.answered(until.min(deadline)).await;
             chain.lock().overrun(Instant::now());
         }
         ControlFlow::Continue(())
@@ -186,7 +182,7 @@ impl DispatchHandle {
         let deadline = Instant::now() + mounted.module().limits().call_timeout;
         loop {
             let worker = self.least_loaded();
-            let turn = Arc::<Turn>::default();
+            let (turn, mut answered) = Turn::new();
             let serve = Serve {
                 incarnation: Arc::clone(&mounted.incarnation),
                 resource: Arc::clone(&mounted.resource),
@@ -195,14 +191,22 @@ impl DispatchHandle {
                 turn: Arc::clone(&turn),
                 loaded: Loaded::new(&worker.load),
             };
-            let mut sent = pin!(worker.dispatcher.send(serve));
-            match self.wait(&worker, sent.as_mut(), deadline).await {
-                LetGo::Done(served) => return served,
-                LetGo::Over => return Err(self.silence(deadline).into()),
+            let sent = worker.dispatcher.send(serve);
+            let answer = async {
+                // Whichever is first: the answer does not take the way of the message.
+                match select(&mut answered, pin!(sent)).await {
+                    Either::Left((served, _)) => Ok(served),
+                    Either::Right((Ok(()), answered)) => Ok(answered.await),
+                    Either::Right((Err(error), _)) => Err(error),
+                }
+            };
+            match self.wait(&worker, answer, deadline).await {
+                LetGo::Done(Ok(served)) => return served,
+                LetGo::Done(Err(_)) | LetGo::Over => return Err(self.silence(deadline).into()),
                 // It has not begun: another worker makes it.
                 LetGo::GivenUp if turn.withdraw() => {}
                 LetGo::GivenUp => {
-                    return match timeout_at(deadline, sent).await {
+                    return match timeout_at(deadline, answered).await {
                         Ok(Ok(served)) => served,
                         _ => Err(self.silence(deadline).into()),
                     };

@@ -25,7 +25,7 @@ mod route;
 mod routing;
 mod start;
 
-pub use chain::{Chain, Displaced, neutral};
+pub use chain::{Chain, Displaced, Question, neutral};
 pub use decision::{Decision, JsonDecision, Outcome, Step, StepResult};
 pub use fields::clean_error;
 pub use fold::{Fold, Folded, Routed};

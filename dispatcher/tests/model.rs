@@ -287,8 +287,8 @@ fn displace<C: Routed>(chain: &mut Chain<C, ()>, index: usize, displacement: Dis
     let Displacement { begun, blamed, in_vain } = displacement;
     let (now, leg) = (Instant::now(), chain.leg());
     let until = now + Duration::from_secs(1);
-    chain.asked(now, until);
-    assert!(!begun || chain.begin(leg));
+    let question = chain.asked(now, until);
+    assert!(!begun || chain.begin(question));
     let blamed = blamed.map(|own| if own { index } else { index + 100 }.to_string());
     let displaced = chain.displace(blamed.as_deref(), now);
     if begun && blamed == Some((index + 100).to_string()) {
@@ -302,13 +302,17 @@ fn displace<C: Routed>(chain: &mut Chain<C, ()>, index: usize, displacement: Dis
         assert_eq!(displaced, Displaced::GoOn);
     }
     assert_ne!(chain.leg(), leg);
-    assert!(!chain.begin(leg), "a call of a former leg begins, so it is made twice");
+    assert!(
+        !chain.begin(question),
+        "a call that was withdrawn begins, so it is made twice"
+    );
+    chain.answer(question, Err(FailureKind::Panicked.into()), now);
     if !begun {
-        // Asked again, elsewhere.
-        let leg = chain.leg();
+        // Asked again, elsewhere; what the first worker says changes nothing.
         assert!(chain.next_subscription().is_some());
-        chain.asked(now, until);
-        assert!(chain.begin(leg));
+        let again = chain.asked(now, until);
+        chain.answer(question, Err(FailureKind::Panicked.into()), now);
+        assert!(!chain.begin(question) && chain.begin(again));
     }
 }
 

@@ -12,7 +12,7 @@ use ganglion_api::{
 };
 use tokio::time::Instant;
 
-use crate::support::{LIMITS, Started, caches, factory, spec, start};
+use crate::support::{Asks, LIMITS, Started, caches, factory, spec, start};
 
 /// How many calls run, and the most that ever did.
 #[derive(Default)]
@@ -97,8 +97,13 @@ fn a_thousand_calls_from_all_workers_never_exceed_max_in_flight() {
                 actix::spawn(async move {
                     let worker = Worker::new(thread);
                     let deadline = Instant::now() + Duration::from_secs(60);
-                    let calls = (0..500).map(|_| {
-                        incarnation.call(&worker, Arc::clone(&subscriber), Arc::new(create()), deadline, || true)
+                    let calls = (0..500).map(async |_| {
+                        let (asking, answered) = Asks::new();
+                        let subscriber = Arc::clone(&subscriber);
+                        incarnation
+                            .call(&worker, subscriber, Arc::new(create()), deadline, asking)
+                            .await;
+                        answered.await.unwrap()
                     });
                     done.send(join_all(calls).await).unwrap();
                 });

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ganglion_actors::{
-    BreakerSettings, CacheDefaults, CacheService, Incarnation, LoadError, ModuleHandle, ModuleLimits, ModuleSpec,
-    RestartSettings, Router, Surroundings, Tier, Worker, WorkerThreads,
+    Asking, BreakerSettings, CacheDefaults, CacheService, Incarnation, LoadError, ModuleHandle, ModuleLimits,
+    ModuleSpec, RestartSettings, Router, Surroundings, Tier, Worker, WorkerThreads,
 };
 use ganglion_api::{
     CallFailure, Callback, Module, ModuleFactory, NotConnected, Registered, Registry, ServerName, Subscriber,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 pub(crate) const LIMITS: ModuleLimits = ModuleLimits {
@@ -49,6 +49,34 @@ impl Router for OneRoute {
     }
 }
 
+/// Asks, and takes the first answer.
+pub(crate) struct Asks<T>(Arc<Mutex<Option<oneshot::Sender<Result<T, CallFailure>>>>>);
+
+impl<T> Asks<T> {
+    pub(crate) fn new() -> (Self, oneshot::Receiver<Result<T, CallFailure>>) {
+        let (answer, answered) = oneshot::channel();
+        (Self(Arc::new(Mutex::new(Some(answer)))), answered)
+    }
+}
+
+impl<T> Clone for Asks<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Send + 'static> Asking<T> for Asks<T> {
+    fn begin(&self) -> bool {
+        true
+    }
+
+    fn end(self, result: Result<T, CallFailure>) {
+        if let Some(answer) = self.0.lock().unwrap().take() {
+            let _ = answer.send(result);
+        }
+    }
+}
+
 /// A module that was started, on the test's own arbiter unless it says otherwise.
 pub(crate) struct Started {
     pub(crate) handle: ModuleHandle,
@@ -75,9 +103,11 @@ impl Started {
     /// Asks it on the current thread.
     pub(crate) async fn ask<C: Callback>(&self, args: C, deadline: Instant) -> Result<C::Answer, CallFailure> {
         let (incarnation, subscriber) = self.subscriber::<C>().expect("the module is on the route");
+        let (asking, answered) = Asks::new();
         incarnation
-            .call(&self.worker, subscriber, Arc::new(args), deadline, || true)
-            .await
+            .call(&self.worker, subscriber, Arc::new(args), deadline, asking)
+            .await;
+        answered.await.expect("who asks is told")
     }
 }
 
