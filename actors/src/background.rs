@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::guard::{Panic, guarded_now, poll_guarded};
 use crate::incarnation::Incarnation;
-use crate::probe::{Operation, Site};
+use crate::probe::Operation;
 
 /// The least interval: a module that asks for none would keep its thread busy for ever.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
@@ -22,6 +22,32 @@ const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// How many background calls an incarnation may have. One more is not started: a module that floods its host would take
 /// its memory and the time of its threads.
 const MAX_BACKGROUND_CALLS: usize = 1024;
+
+/// The time that one run costs an incarnation's share of runs, which is bounded for the same reason.
+const RUN_INTERVAL: Duration = Duration::from_micros(100);
+
+/// How many runs may begin at once.
+const RUN_BURST: u32 = 100;
+
+/// When the next run of an incarnation's background calls begins, if the pace is kept.
+#[derive(Debug)]
+pub(crate) struct Pace(Mutex<Instant>);
+
+impl Pace {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+
+    /// The moment at which one more run may begin, 10 000 a second in the long run.
+    fn next(&self, now: Instant) -> Instant {
+        let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let begin = now.max(*next);
+        *next = begin + RUN_INTERVAL;
+        // A burst may run ahead of the pace.
+        let ahead = begin.checked_sub(RUN_INTERVAL * RUN_BURST);
+        ahead.map_or(now, |ahead| ahead.max(now))
+    }
+}
 
 /// A background call.
 pub(crate) struct Background {
@@ -96,12 +122,14 @@ impl Background {
         let cancelled = incarnation.retired().child_token();
         let cancel = Arc::new(Cancel(cancelled.clone()));
         let Some(counted) = Counted::new(incarnation) else {
-            let module = incarnation.module().id();
-            tracing::error!(
-                module,
-                description,
-                "background call is not started: the module has {MAX_BACKGROUND_CALLS}"
-            );
+            if !incarnation.flooded.swap(true, Ordering::Relaxed) {
+                let module = incarnation.module().id();
+                tracing::error!(
+                    module,
+                    description,
+                    "background calls are not started: the module has {MAX_BACKGROUND_CALLS}; said once"
+                );
+            }
             return cancel;
         };
         let call = Self {
@@ -146,13 +174,18 @@ impl Background {
     /// One run. An error is logged, as in Synapse; after a panic the module is made anew.
     async fn once(&self) {
         let (module, description) = (self.incarnation.module().id(), self.description.as_str());
+        let now = Instant::now();
+        let begin = self.incarnation.pace.next(now);
+        if begin > now {
+            sleep_until(begin).await;
+        }
         let home = self.incarnation.home();
         let (done, ended) = oneshot::channel();
         let (task, cancelled) = (Arc::clone(&self.task), self.cancelled.clone());
-        let site = self.incarnation.site(Operation::BACKGROUND_CALL);
+        let incarnation = Arc::clone(&self.incarnation);
         home.arbiter().spawn_fn(move || {
             actix::spawn(async move {
-                if let Some(run) = run_once(site, &task, &cancelled).await {
+                if let Some(run) = run_once(&incarnation, &task, &cancelled).await {
                     // Nobody waits any more for a run whose thread was given up.
                     let _ = done.send(run);
                 }
@@ -172,15 +205,20 @@ impl Background {
 }
 
 /// Runs the task once, on this thread; `None` if it was cancelled.
-async fn run_once(site: Site, task: &Mutex<BackgroundTask>, cancelled: &CancellationToken) -> Option<Ended> {
+async fn run_once(
+    incarnation: &Incarnation,
+    task: &Mutex<BackgroundTask>,
+    cancelled: &CancellationToken,
+) -> Option<Ended> {
+    let entrance = incarnation.entrance(Operation::BACKGROUND_CALL);
     let mut run = Box::pin(Some(async {
         let run = (task.lock().unwrap_or_else(PoisonError::into_inner))();
         run.await
     }));
-    let polled = std::future::poll_fn(|cx| poll_guarded(site, run.as_mut(), cx));
+    let polled = std::future::poll_fn(|cx| poll_guarded(entrance, run.as_mut(), cx));
     let ended = cancelled.run_until_cancelled(polled).await;
     // The drop of a run is the module's code too.
-    match (ended, guarded_now(site, || run.set(None))) {
+    match (ended, guarded_now(entrance.site, || run.set(None))) {
         (_, Err(panic)) => Some(Err(panic)),
         (ended, Ok(())) => ended,
     }
@@ -189,6 +227,19 @@ async fn run_once(site: Site, task: &Mutex<BackgroundTask>, cancelled: &Cancella
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_begin_at_once_up_to_a_burst_and_then_at_their_pace() {
+        let (pace, now) = (Pace::new(), Instant::now());
+        let waits: Vec<_> = (0..300).map(|_| pace.next(now) - now).collect();
+        assert!(waits[..101].iter().all(Duration::is_zero), "{waits:?}");
+        assert!(waits.is_sorted() && waits[299] == 199 * RUN_INTERVAL, "{waits:?}");
+        // Later, one burst is there again.
+        let later = now + Duration::from_secs(10);
+        let waits: Vec<_> = (0..101).map(|_| pace.next(later) - later).collect();
+        assert!(waits.iter().all(Duration::is_zero), "{waits:?}");
+        assert!(pace.next(later) > later);
+    }
 
     #[test]
     fn a_slow_loop_skips_ticks_and_keeps_its_phase() {

@@ -201,6 +201,12 @@ impl Breaker {
         Some(Pass { epoch, probe: true })
     }
 
+    /// Whether a call that was let pass may still begin: not if the breaker has opened since.
+    pub(crate) fn still_passes(&self, pass: Pass) -> bool {
+        let (state, epoch) = self.phase.get();
+        epoch == pass.epoch || state == BreakerState::Closed
+    }
+
     /// Notes how a call ended. One from before the last trip, reset or probe changes nothing.
     pub(crate) fn record(&self, pass: Pass, judged: Judged, took: Duration, now: Instant) {
         let slow = self.settings.slow_after.is_some_and(|after| took >= after);

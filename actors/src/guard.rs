@@ -11,6 +11,7 @@ use ganglion_api::{CallFailure, FailureKind, ModuleError};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::gate::Entrance;
 use crate::probe::Site;
 use crate::thread::inside;
 
@@ -21,7 +22,7 @@ use crate::thread::inside;
 /// `panicked`, `module_error`, `not_running`, or `deadline_exceeded`: also for an answer that came after `until`, from
 /// a call that blocked its thread.
 pub(crate) async fn guarded<T>(
-    site: Site,
+    entrance: Entrance<'_>,
     call: impl Future<Output = Result<T, ModuleError>>,
     until: Instant,
     stop: &CancellationToken,
@@ -30,13 +31,13 @@ pub(crate) async fn guarded<T>(
     let call = async { call.await.map_err(CallFailure::from) };
     let mut call = pin!(Some(call));
     let ended = {
-        let polled = poll_fn(|cx| poll_guarded(site, call.as_mut(), cx));
+        let polled = poll_fn(|cx| poll_guarded(entrance, call.as_mut(), cx));
         match select(pin!(timeout_at(until, polled)), pin!(stop.cancelled())).await {
             Either::Left((ended, _)) => Some(ended),
             Either::Right(_stopped) => None,
         }
     };
-    let dropped = guarded_now(site, || call.set(None));
+    let dropped = guarded_now(entrance.site, || call.set(None));
     match (ended, dropped) {
         // What the module keeps may be broken, whatever it answered.
         (_, Err(panic)) | (Some(Ok(Err(panic))), Ok(())) => Err(panicked(panic)),
@@ -48,16 +49,19 @@ pub(crate) async fn guarded<T>(
     }
 }
 
-/// Polls module code, marked as such and under a panic guard.
+/// Polls module code through its entrance, marked as such and under a panic guard.
 pub(crate) fn poll_guarded<F: Future>(
-    site: Site,
+    entrance: Entrance<'_>,
     call: Pin<&mut Option<F>>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<F::Output, Panic>> {
     let Some(call) = call.as_pin_mut() else {
         return Poll::Pending;
     };
-    match guarded_now(site, || call.poll(cx)) {
+    let Some(_entered) = entrance.enter(cx) else {
+        return Poll::Pending;
+    };
+    match catch_unwind(AssertUnwindSafe(|| call.poll(cx))).map_err(Panic::caught) {
         Ok(poll) => poll.map(Ok),
         Err(panic) => Poll::Ready(Err(panic)),
     }
@@ -102,16 +106,19 @@ mod tests {
     use super::*;
     use crate::probe::Operation;
 
-    const SITE: Site = Site {
-        incarnation: 1,
-        operation: Operation::WEB_RESOURCE,
+    const ENTRANCE: Entrance<'_> = Entrance {
+        site: Site {
+            incarnation: 1,
+            operation: Operation::WEB_RESOURCE,
+        },
+        gate: None,
     };
 
     #[tokio::test(start_paused = true)]
     async fn each_way_to_give_no_answer_has_its_kind() {
         let until = || Instant::now() + Duration::from_secs(1);
         let panicked = guarded::<()>(
-            SITE,
+            ENTRANCE,
             async { panic!("index {} out of bounds", 7) },
             until(),
             &CancellationToken::new(),
@@ -122,7 +129,7 @@ mod tests {
         assert_eq!(panicked.detail.as_deref(), Some("index 7 out of bounds"));
 
         let failed = guarded::<()>(
-            SITE,
+            ENTRANCE,
             async { Err(ModuleError::message("no")) },
             until(),
             &CancellationToken::new(),
@@ -134,7 +141,7 @@ mod tests {
             (FailureKind::ModuleError, Some("no"))
         );
 
-        let hangs = guarded::<()>(SITE, std::future::pending(), until(), &CancellationToken::new())
+        let hangs = guarded::<()>(ENTRANCE, std::future::pending(), until(), &CancellationToken::new())
             .await
             .unwrap_err();
         assert_eq!(hangs.kind, FailureKind::DeadlineExceeded);
@@ -148,7 +155,7 @@ mod tests {
         };
         for answer in [Ok(()), Err(ModuleError::message("no"))] {
             let until = Instant::now() + Duration::from_secs(1);
-            let late = guarded(SITE, blocks(answer), until, &CancellationToken::new()).await;
+            let late = guarded(ENTRANCE, blocks(answer), until, &CancellationToken::new()).await;
             assert_eq!(late.unwrap_err().kind, FailureKind::DeadlineExceeded);
         }
     }
@@ -172,13 +179,13 @@ mod tests {
             std::future::pending::<Result<(), ModuleError>>().await
         };
         let stopped = CancellationToken::new();
-        let exceeded = guarded(SITE, hangs(), until(), &stopped).await.unwrap_err();
+        let exceeded = guarded(ENTRANCE, hangs(), until(), &stopped).await.unwrap_err();
         assert_eq!(
             (exceeded.kind, exceeded.detail.as_deref()),
             (FailureKind::Panicked, Some("dropped"))
         );
         stopped.cancel();
-        let ended = guarded(SITE, hangs(), until(), &stopped).await.unwrap_err();
+        let ended = guarded(ENTRANCE, hangs(), until(), &stopped).await.unwrap_err();
         assert_eq!(ended.kind, FailureKind::Panicked);
     }
 
@@ -186,7 +193,7 @@ mod tests {
     async fn a_panic_with_a_payload_that_panics_itself_is_contained() {
         let call = async { std::panic::panic_any(PanicsInDrop) };
         let until = Instant::now() + Duration::from_secs(1);
-        let panicked = guarded::<()>(SITE, call, until, &CancellationToken::new()).await;
+        let panicked = guarded::<()>(ENTRANCE, call, until, &CancellationToken::new()).await;
         assert_eq!(panicked.unwrap_err().kind, FailureKind::Panicked);
     }
 }

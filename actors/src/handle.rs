@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::breaker::{Breaker, TripReason};
+use crate::gate::Gate;
 use crate::load::ModuleSpec;
-use crate::probe::Operation;
+use crate::probe::{Operation, Visit};
 use crate::snapshot::{Counters, ModuleSnapshot};
 use crate::state::{ModuleCommand, ModuleState, Refused, StateCell};
 use crate::supervisor::{Lost, Order, Supervisor};
@@ -55,6 +56,8 @@ struct Shared {
     status: Mutex<Status>,
     admission: Admission,
     breakers: Box<[Breaker]>,
+    /// `None` if it has a thread of its own, or there is one worker.
+    gate: Option<Gate>,
     counters: Counters,
     stop: CancellationToken,
     stuck: Mutex<Vec<Arc<Watched>>>,
@@ -79,7 +82,7 @@ impl fmt::Debug for ModuleHandle {
 
 impl ModuleHandle {
     /// The module at this place of the file, before its supervisor is started.
-    pub(crate) fn new(spec: &ModuleSpec, index: usize) -> Self {
+    pub(crate) fn new(spec: &ModuleSpec, index: usize, workers: usize) -> Self {
         let breakers = (0..=reference().len()).map(|_| Breaker::new(spec.breaker));
         let state = if spec.enabled {
             ModuleState::Starting
@@ -102,6 +105,7 @@ impl ModuleHandle {
                 }),
                 admission: Admission::new(spec.limits.max_in_flight, spec.limits.mailbox),
                 breakers: breakers.collect(),
+                gate: Gate::new(workers).filter(|_| spec.tier != Tier::Thread),
                 counters: Counters::default(),
                 stop: CancellationToken::new(),
                 stuck: Mutex::default(),
@@ -182,6 +186,11 @@ impl ModuleHandle {
         &self.shared.counters
     }
 
+    /// Its places on the workers.
+    pub(crate) fn gate(&self) -> Option<&Gate> {
+        self.shared.gate.as_ref()
+    }
+
     /// The breaker of an operation; background work has none.
     pub(crate) fn breaker(&self, operation: Operation) -> Option<&Breaker> {
         self.shared.breakers.get(operation.breaker()?)
@@ -213,6 +222,15 @@ impl ModuleHandle {
     pub(crate) fn blocked(&self, thread: &Arc<Watched>) {
         self.shared.blocked.fetch_add(1, Ordering::Relaxed);
         self.stuck().push(Arc::clone(thread));
+    }
+
+    /// It blocked a worker: its place there is free again.
+    pub(crate) fn lost_worker(&self, thread: &Watched, visit: Visit) {
+        if let Some(gate) = &self.shared.gate
+            && thread.forfeit(visit.number)
+        {
+            gate.leave();
+        }
     }
 
     /// It blocked a worker: the breaker of what it was doing opens, so that the next worker is not blocked too.

@@ -11,7 +11,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Ledger;
-use crate::breaker::Judged;
+use crate::background::Pace;
+use crate::breaker::{Judged, Pass};
+use crate::gate::Entrance;
 use crate::handle::ModuleHandle;
 use crate::module_actor::{Asking, Call, Ended, Invoke, ModuleActor, Respond, Work};
 use crate::probe::{Operation, Site};
@@ -48,6 +50,10 @@ pub struct Incarnation {
     ended: CancellationToken,
     /// How many of its background calls there are.
     pub(crate) background_calls: AtomicUsize,
+    /// When their next run may begin.
+    pub(crate) pace: Pace,
+    /// That there were too many was said.
+    pub(crate) flooded: AtomicBool,
     this: Weak<Self>,
 }
 
@@ -92,6 +98,8 @@ impl Incarnation {
                 retired: ended.child_token(),
                 ended,
                 background_calls: AtomicUsize::new(0),
+                pace: Pace::new(),
+                flooded: AtomicBool::new(false),
                 this: this.clone(),
             }
         });
@@ -110,6 +118,8 @@ impl Incarnation {
             retired: CancellationToken::new(),
             ended: CancellationToken::new(),
             background_calls: AtomicUsize::new(0),
+            pace: Pace::new(),
+            flooded: AtomicBool::new(false),
             this: Weak::new(),
         })
     }
@@ -163,6 +173,14 @@ impl Incarnation {
         }
     }
 
+    /// The way into its code.
+    pub(crate) fn entrance(&self, operation: Operation) -> Entrance<'_> {
+        Entrance {
+            site: self.site(operation),
+            gate: self.module.gate(),
+        }
+    }
+
     /// From now on it takes calls.
     pub(crate) fn go_live(&self) {
         self.module.set_current(self.number);
@@ -186,6 +204,15 @@ impl Incarnation {
             thread.stop();
         }
         self.pool.release(self.number);
+    }
+
+    /// Whether a call that the breaker let pass may still begin.
+    pub(crate) fn still_passes(&self, operation: Operation, pass: Option<Pass>) -> bool {
+        let breaker = self.module.breaker(operation);
+        match (breaker, pass) {
+            (Some(breaker), Some(pass)) => breaker.still_passes(pass),
+            _ => true,
+        }
     }
 
     /// A call of it gave no answer. After a panic it takes no calls any more.
@@ -282,6 +309,7 @@ impl Incarnation {
         match self.send(worker, operation, work, deadline, asking.clone()).await {
             Ok(Ended::Answered) => counters.count(None),
             Ok(Ended::Failed { kind, .. }) => counters.count(Some(kind)),
+            Ok(Ended::Refused) => counters.count(Some(FailureKind::BreakerOpen)),
             Ok(Ended::Withdrawn) => {}
             Err(kind) => {
                 counters.count(Some(kind));
@@ -326,7 +354,8 @@ impl Incarnation {
             }
         };
         let call = Call {
-            site: self.site(operation),
+            operation,
+            pass: pass.map(|(_, pass)| pass),
             work,
             asking,
             until,
@@ -390,7 +419,7 @@ fn judge(result: Result<Ended, FailureKind>) -> Option<Judged> {
             | FailureKind::Protocol => Some(Judged::Failure),
             _ => None,
         },
-        Ok(Ended::Withdrawn) => None,
+        Ok(Ended::Withdrawn | Ended::Refused) => None,
     }
 }
 

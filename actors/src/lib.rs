@@ -12,6 +12,7 @@ mod admission;
 mod background;
 mod breaker;
 mod cache;
+mod gate;
 mod guard;
 mod handle;
 mod host;

@@ -1,5 +1,6 @@
 //! The actor of a module: one on every worker, which share the module's one instance, or one on its own thread.
 
+use std::cell::Cell;
 use std::sync::{Arc, Weak};
 
 use actix::fut::wrap_future;
@@ -11,9 +12,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Permit;
+use crate::breaker::Pass;
 use crate::guard::guarded;
 use crate::incarnation::Incarnation;
-use crate::probe::Site;
+use crate::probe::Operation;
 
 /// Something that a module can be asked to do.
 pub(crate) trait Work: Send + 'static {
@@ -42,6 +44,8 @@ pub(crate) enum Ended {
     Answered,
     /// It gave no answer; `meant`: it returned an error for the client, which is what it means to say.
     Failed { kind: FailureKind, meant: bool },
+    /// The breaker opened before the module's code began.
+    Refused,
     /// The call was withdrawn before the module's code began.
     Withdrawn,
 }
@@ -93,7 +97,8 @@ impl Work for Respond {
 
 /// An admitted call on its way to the module.
 pub(crate) struct Call<W, A> {
-    pub(crate) site: Site,
+    pub(crate) operation: Operation,
+    pub(crate) pass: Option<Pass>,
     pub(crate) work: W,
     pub(crate) asking: A,
     pub(crate) until: Instant,
@@ -104,20 +109,38 @@ impl<W: Work, A: Asking<W::Output>> Call<W, A> {
     /// Runs it here, until its budget is over or its incarnation has ended.
     pub(crate) async fn run(self, incarnation: &Incarnation) -> Ended {
         let Self {
-            site,
+            operation,
+            pass,
             work,
             asking,
             until,
             permit,
         } = self;
-        if !asking.begin() {
-            return Ended::Withdrawn;
-        }
-        let mut result = guarded(site, work.run(), until, incarnation.ended()).await;
+        let not_begun = Cell::new(None);
+        // At the first poll, which may have to wait for the module to come back from another worker.
+        let run = async {
+            if !incarnation.still_passes(operation, pass) {
+                not_begun.set(Some(Ended::Refused));
+            } else if !asking.begin() {
+                not_begun.set(Some(Ended::Withdrawn));
+            } else {
+                return work.run().await;
+            }
+            Err(ModuleError::message("not begun"))
+        };
+        let mut result = guarded(incarnation.entrance(operation), run, until, incarnation.ended()).await;
         drop(permit);
+        match not_begun.get() {
+            Some(Ended::Refused) => {
+                asking.end(Err(FailureKind::BreakerOpen.into()));
+                return Ended::Refused;
+            }
+            Some(withdrawn) => return withdrawn,
+            None => {}
+        }
         if let Err(failure) = &mut result {
             // First, so that who asked finds the module as it is now.
-            incarnation.failed(site.operation, failure);
+            incarnation.failed(operation, failure);
         }
         let ended = Ended::of(&result);
         asking.end(result);

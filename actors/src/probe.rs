@@ -93,20 +93,26 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// Its own thread enters module code.
-    pub(crate) fn enter(&self, site: Site) {
+    /// Its own thread enters module code. The number of the visit, which is never 0.
+    pub(crate) fn enter(&self, site: Site) -> u64 {
         self.site.store(site.to_bits(), Ordering::Relaxed);
         // One writer: a load and a store are enough.
         let number = self.number.load(Ordering::Relaxed);
         // Entered again without leaving is another visit.
         let entered = (number | 1).wrapping_add((number & 1) * 2);
         self.number.store(entered, Ordering::Release);
+        entered
     }
 
     /// Its own thread is back.
     pub(crate) fn leave(&self) {
         let number = self.number.load(Ordering::Relaxed);
         self.number.store((number | 1).wrapping_add(1), Ordering::Release);
+    }
+
+    /// Whether a visit goes on right now.
+    pub(crate) fn is_visiting(&self) -> bool {
+        self.number.load(Ordering::Relaxed) & 1 == 1
     }
 
     /// The visit that goes on right now.

@@ -86,7 +86,7 @@ impl ModuleHandle {
         surroundings: &Surroundings,
         workers: &WorkerThreads,
     ) -> (Self, oneshot::Receiver<Result<(), LoadError>>) {
-        let module = Self::new(&spec, index);
+        let module = Self::new(&spec, index, workers.workers().len());
         let (first, made) = oneshot::channel();
         let supervisor = Supervisor {
             module: module.clone(),

@@ -35,6 +35,8 @@ pub(crate) struct Watched {
     pub(crate) number: u64,
     pub(crate) name: String,
     pub(crate) probe: Probe,
+    /// The visit to module code that something was taken for, or 0. Whoever takes it from here gives that back.
+    holding: AtomicU64,
     #[cfg(target_os = "linux")]
     os_id: OnceLock<rustix::process::Pid>,
     retired: AtomicBool,
@@ -49,6 +51,7 @@ impl Watched {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             name,
             probe: Probe::default(),
+            holding: AtomicU64::new(0),
             #[cfg(target_os = "linux")]
             os_id: OnceLock::new(),
             retired: AtomicBool::new(false),
@@ -99,6 +102,14 @@ impl Watched {
         &self.given_up
     }
 
+    /// What was taken for this visit to module code is to be given back. False if that was done.
+    pub(crate) fn forfeit(&self, visit: u64) -> bool {
+        let taken = self
+            .holding
+            .compare_exchange(visit, 0, Ordering::AcqRel, Ordering::Acquire);
+        taken.is_ok()
+    }
+
     /// Gives it up: its end is awaited no more, and everybody who waits for it is told.
     pub(crate) fn give_up(&self) {
         self.retire();
@@ -128,31 +139,47 @@ impl Drop for Ended {
 }
 
 /// Module code runs on this thread until this is dropped.
-pub(crate) struct Inside(());
+#[derive(Debug)]
+pub(crate) struct Inside {
+    /// The number of the visit; `None` on a thread that nobody watches.
+    visit: Option<u64>,
+}
+
+impl Inside {
+    /// Something was taken for this visit, which a watchdog that gives the thread up gives back.
+    pub(crate) fn hold(&self) {
+        if let Some(visit) = self.visit {
+            with_watched(|watched| watched.holding.store(visit, Ordering::Release));
+        }
+    }
+
+    /// What was taken is to be given back. False if that was done.
+    pub(crate) fn let_go(&self) -> bool {
+        let held = with_watched(|watched| watched.holding.swap(0, Ordering::AcqRel) != 0);
+        self.visit.is_none() || held == Some(true)
+    }
+}
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        // At the end of the thread there is nobody to tell.
-        let _ = HERE.try_with(|here| {
-            if let Ok(here) = here.try_borrow()
-                && let Some(here) = &*here
-            {
-                here.watched.probe.leave();
-            }
-        });
+        with_watched(|watched| watched.probe.leave());
     }
 }
 
 /// Marks the current thread as one that runs module code, if it is one that is watched.
 pub(crate) fn inside(site: Site) -> Inside {
-    let _ = HERE.try_with(|here| {
-        if let Ok(here) = here.try_borrow()
-            && let Some(here) = &*here
-        {
-            here.watched.probe.enter(site);
-        }
+    Inside {
+        visit: with_watched(|watched| watched.probe.enter(site)),
+    }
+}
+
+/// Does something with the current thread, if it is one that is watched. At its end there is nobody to tell.
+fn with_watched<T>(work: impl FnOnce(&Watched) -> T) -> Option<T> {
+    let here = HERE.try_with(|here| {
+        let here = here.try_borrow().ok()?;
+        Some(work(&here.as_ref()?.watched))
     });
-    Inside(())
+    here.ok().flatten()
 }
 
 /// Why a thread was given up.
@@ -245,6 +272,12 @@ impl ModuleThread {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.watched.has_ended()
+    }
+
+    /// Whether it runs module code at this moment.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.watched.probe.is_visiting()
     }
 
     /// Cancelled when the thread is given up: it is stuck, or has ended.

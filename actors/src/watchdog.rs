@@ -106,6 +106,10 @@ impl Watchdog {
             incarnation.left_thread();
         }
         self.give_up(role, thread, fresh, Blame { module: id });
+        if let (Role::Worker(..), Some(module)) = (role, &module) {
+            // Last: its next calls find the breaker open.
+            module.lost_worker(thread, visit);
+        }
     }
 
     /// A thread ended that nobody told to: a module stopped its system.

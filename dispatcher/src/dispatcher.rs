@@ -84,7 +84,7 @@ impl<C: Routed> Asking<C::Answer> for Asked<C> {
     }
 }
 
-/// How many dispatches a worker has.
+/// How many dispatches wait for a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Load(AtomicUsize);
 
@@ -94,7 +94,7 @@ impl Load {
     }
 }
 
-/// One dispatch on a worker, counted until the worker is done with it: a blocked worker stays loaded.
+/// One dispatch on its way to a worker, counted until the worker begins with it: one that is blocked stays loaded.
 #[derive(Debug)]
 pub(crate) struct Loaded(Arc<Load>);
 
@@ -224,10 +224,8 @@ impl<C: Routed> Handler<Dispatch<C>> for Dispatcher {
     /// Chains of different callbacks run side by side. Once begun, a chain goes on without its caller.
     fn handle(&mut self, dispatch: Dispatch<C>, _ctx: &mut Self::Context) -> Self::Result {
         let worker = Rc::clone(&self.worker);
-        Box::pin(async move {
-            drive(&worker, &dispatch.chain, dispatch.leg, dispatch.deadline).await;
-            drop(dispatch.loaded);
-        })
+        drop(dispatch.loaded);
+        Box::pin(async move { drive(&worker, &dispatch.chain, dispatch.leg, dispatch.deadline).await })
     }
 }
 
@@ -245,9 +243,9 @@ impl Handler<Serve> for Dispatcher {
                 turn,
                 loaded,
             } = serve;
+            drop(loaded);
             let asking = Requester(turn);
             incarnation.respond(&worker, resource, request, deadline, asking).await;
-            drop(loaded);
         })
     }
 }

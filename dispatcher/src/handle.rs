@@ -224,13 +224,17 @@ impl DispatchHandle {
         }
     }
 
-    /// The worker with the fewest dispatches, in turn among equals: one that a module blocks keeps its load, so that
-    /// new calls go elsewhere. One that has ended drops its load, so it is passed over as long as there is another.
+    /// The worker that the fewest dispatches wait for, in turn among equals; one that runs module code right now has one
+    /// more, so that new calls keep away from one that is blocked. One that has ended has no load any more, so it is
+    /// passed over as long as there is another.
     fn least_loaded(&self) -> DispatchWorker {
         let workers = self.shared.workers.0.load();
         let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed) % workers.len();
         let (before, after) = workers.split_at(turn);
-        let load = |worker: &DispatchWorker| (worker.thread.has_ended(), worker.load.get());
+        let load = |worker: &DispatchWorker| {
+            let load = worker.load.get() + usize::from(worker.thread.is_busy());
+            (worker.thread.has_ended(), load)
+        };
         let mut best = &workers[turn];
         for worker in after.iter().chain(before) {
             if load(worker) < load(best) {

@@ -195,13 +195,13 @@ impl FunctionCache {
     /// Runs the module's function, until its incarnation ends.
     async fn compute(&self, fill: Fill) -> Filled {
         let incarnation = &self.incarnation;
-        let site = incarnation.site(Operation::CACHED_FUNCTION);
+        let entrance = incarnation.entrance(Operation::CACHED_FUNCTION);
         let mut run = pin!(Some(async { fill().await }));
         let filled = {
-            let polled = std::future::poll_fn(|cx| poll_guarded(site, run.as_mut(), cx));
+            let polled = std::future::poll_fn(|cx| poll_guarded(entrance, run.as_mut(), cx));
             incarnation.ended().run_until_cancelled(polled).await
         };
-        let panicked = match (filled, guarded_now(site, || run.set(None))) {
+        let panicked = match (filled, guarded_now(entrance.site, || run.set(None))) {
             (Some(Ok(filled)), Ok(())) => return filled,
             (None, Ok(())) => return Err(ModuleError::message("the module was stopped")),
             (Some(Err(panic)), _) | (_, Err(panic)) => panic,

@@ -1,0 +1,146 @@
+//! How many workers a module may run on at the same moment: all but one.
+//!
+//! A module that blocks whatever thread it gets would else block all workers before the first of them is known to be
+//! stuck. With one left, its neighbours go on.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Waker};
+
+use crate::probe::Site;
+use crate::thread::{Inside, inside};
+
+/// The places of one module on the workers. One is taken for each poll of its code.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    free: AtomicUsize,
+    /// How many wait, so that who leaves need not lock for nobody.
+    waiting: AtomicUsize,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Gate {
+    /// A gate for this many workers; a single one needs none.
+    pub(crate) fn new(workers: usize) -> Option<Self> {
+        (workers > 1).then(|| Self {
+            free: AtomicUsize::new(workers - 1),
+            waiting: AtomicUsize::new(0),
+            wakers: Mutex::default(),
+        })
+    }
+
+    fn take(&self) -> bool {
+        let taken = self
+            .free
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(1));
+        taken.is_ok()
+    }
+
+    /// Takes a place, or has the task woken when there may be one.
+    fn enter(&self, cx: &mut Context<'_>) -> bool {
+        if self.take() {
+            return true;
+        }
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            wakers.push(cx.waker().clone());
+        }
+        self.waiting.store(wakers.len(), Ordering::SeqCst);
+        drop(wakers);
+        // Who left in between has not seen this one.
+        self.take()
+    }
+
+    /// Gives a place back.
+    pub(crate) fn leave(&self) {
+        self.free.fetch_add(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.store(0, Ordering::SeqCst);
+        let woken = std::mem::take(&mut *wakers);
+        drop(wakers);
+        // All of them: one may be gone by now.
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The way into a module's code.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entrance<'a> {
+    pub(crate) site: Site,
+    /// `None` where the module has a thread for itself, or there is one worker.
+    pub(crate) gate: Option<&'a Gate>,
+}
+
+/// Module code runs on this thread until this is dropped.
+pub(crate) struct Entered<'a> {
+    inside: Inside,
+    gate: Option<&'a Gate>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        // A thread that was given up meanwhile has lost its place already.
+        if let Some(gate) = self.gate
+            && self.inside.let_go()
+        {
+            gate.leave();
+        }
+    }
+}
+
+impl<'a> Entrance<'a> {
+    /// Enters; `None` if the module runs on as many workers as it may. Then the task is woken when that has changed.
+    pub(crate) fn enter(self, cx: &mut Context<'_>) -> Option<Entered<'a>> {
+        let Self { site, gate } = self;
+        if gate.is_some_and(|gate| !gate.enter(cx)) {
+            return None;
+        }
+        let inside = inside(site);
+        if gate.is_some() {
+            inside.hold();
+        }
+        Some(Entered { inside, gate })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn one_worker_is_left_and_who_waits_is_woken_by_who_leaves() {
+        let gate = Gate::new(3).unwrap();
+        let woken = Arc::<Woken>::default();
+        let waker = Waker::from(Arc::clone(&woken));
+        let cx = &mut Context::from_waker(&waker);
+        assert!(gate.enter(cx) && gate.enter(cx));
+        assert!(!gate.enter(cx) && !gate.enter(cx));
+        gate.leave();
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert!(gate.enter(cx));
+        gate.leave();
+        gate.leave();
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_single_worker_needs_no_gate() {
+        assert!(Gate::new(1).is_none() && Gate::new(2).is_some());
+    }
+}
