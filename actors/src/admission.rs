@@ -3,13 +3,24 @@
 //! The capacity of an actix mailbox bounds neither running handlers nor what clones of an address push, so the right
 //! to have a call running is a permit of our own, over all workers.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use ganglion_api::FailureKind;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+
+use crate::thread::ModuleThread;
+
+/// Something that is held on a thread, and given back when the thread is given up.
+pub(crate) trait Reclaim: Send + Sync {
+    /// Gives it back. Once is enough.
+    fn reclaim(&self);
+}
 
 /// The permits of one module that are out on one thread.
 ///
@@ -32,9 +43,10 @@ impl Ledger {
             permit: Some(permit),
         }
     }
+}
 
-    /// Gives the permits back that are out.
-    pub(crate) fn reclaim(&self) {
+impl Reclaim for Ledger {
+    fn reclaim(&self) {
         let out = self.out.fetch_or(Self::RECLAIMED, Ordering::AcqRel);
         if out & Self::RECLAIMED == 0 {
             self.permits.add_permits(out);
@@ -64,16 +76,52 @@ impl Drop for Permit {
 pub(crate) struct Admission {
     permits: Arc<Semaphore>,
     max_in_flight: usize,
-    waiting: AtomicUsize,
+    waiting: Arc<AtomicUsize>,
     mailbox: usize,
 }
 
 /// One who waits for a permit, counted until it is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+struct Waiting(Arc<AtomicUsize>);
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+type Acquire = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+
+/// A place in the queue for permits. Who waits may do so on a thread that gets stuck, and would be given a permit all the
+/// same: so the place can be taken away.
+struct Place(Mutex<Option<(Acquire, Waiting)>>);
+
+impl Place {
+    fn take(&self) -> Option<(Acquire, Waiting)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// `None` once it was taken away.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<OwnedSemaphorePermit, AcquireError>>> {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((acquire, _)) => acquire.as_mut().poll(cx).map(Some),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+impl Reclaim for Place {
+    fn reclaim(&self) {
+        // A permit that it was given already goes to the next in the queue.
+        drop(self.take());
+    }
+}
+
+/// Gives the place up when who waits is dropped.
+struct InQueue(Arc<Place>);
+
+impl Drop for InQueue {
+    fn drop(&mut self) {
+        self.0.reclaim();
     }
 }
 
@@ -83,7 +131,7 @@ impl Admission {
         Self {
             permits: Arc::new(Semaphore::new(max_in_flight)),
             max_in_flight,
-            waiting: AtomicUsize::new(0),
+            waiting: Arc::default(),
             mailbox,
         }
     }
@@ -119,11 +167,17 @@ impl Admission {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(FailureKind::Overloaded);
         }
-        let _waiting = Waiting(&self.waiting);
-        let permit = timeout_at(until, Arc::clone(&self.permits).acquire_owned());
+        let acquire: Acquire = Box::pin(Arc::clone(&self.permits).acquire_owned());
+        let waiting = Waiting(Arc::clone(&self.waiting));
+        let place = Arc::new(Place(Mutex::new(Some((acquire, waiting)))));
+        if let Some(thread) = ModuleThread::here() {
+            thread.keep(Arc::clone(&place) as Arc<dyn Reclaim>);
+        }
+        let queue = InQueue(place);
+        let permit = timeout_at(until, poll_fn(|cx| queue.0.poll(cx)));
         match retired.run_until_cancelled(permit).await {
-            Some(Ok(Ok(permit))) => Ok(ledger.lend(permit)),
-            Some(Ok(Err(_))) | None => Err(FailureKind::NotRunning),
+            Some(Ok(Some(Ok(permit)))) => Ok(ledger.lend(permit)),
+            Some(Ok(Some(Err(_)) | None)) | None => Err(FailureKind::NotRunning),
             Some(Err(_elapsed)) => Err(FailureKind::Overloaded),
         }
     }
@@ -230,5 +284,26 @@ mod tests {
         assert_eq!(admission.0.in_flight(), 1);
         drop(kept);
         assert_eq!(admission.0.in_flight(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_on_a_thread_that_is_given_up_is_given_no_permit() {
+        let admission = One::new(1, 1);
+        let permit = admission.admit().await.unwrap();
+        // Waits on a thread that never polls it again.
+        let acquire: Acquire = Box::pin(Arc::clone(&admission.0.permits).acquire_owned());
+        admission.0.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(Arc::clone(&admission.0.waiting));
+        let place = Place(Mutex::new(Some((acquire, waiting))));
+        assert!(futures_util::poll!(poll_fn(|cx| place.poll(cx))).is_pending());
+        admission.1.reclaim();
+        assert_eq!(admission.0.in_flight(), 1);
+        place.reclaim();
+        assert_eq!((admission.0.in_flight(), admission.0.waiting()), (0, 0));
+        assert!(futures_util::poll!(poll_fn(|cx| place.poll(cx))).is_ready());
+        drop(permit);
+        let elsewhere = admission.0.ledger();
+        let soon = Instant::now() + Duration::from_secs(1);
+        assert!(admission.0.admit(&elsewhere, soon, &admission.2).await.is_ok());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ganglion_api::{BackgroundTask, CancelBackgroundCall, ModuleError, Schedule};
+use ganglion_api::{BackgroundTask, CancelBackgroundCall, Schedule};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -81,9 +81,7 @@ impl Drop for Background {
         // What the task captured is dropped by the module's code.
         let nothing: BackgroundTask = Box::new(|| Box::pin(async { Ok(()) }));
         let task = std::mem::replace(&mut self.task, Arc::new(Mutex::new(nothing)));
-        self.incarnation
-            .pool()
-            .discard(self.incarnation.number(), Box::new(task));
+        self.incarnation.discard(Box::new(task));
     }
 }
 
@@ -101,8 +99,8 @@ impl CancelBackgroundCall for Cancel {
     }
 }
 
-/// How a run ended.
-type Ended = Result<Result<(), ModuleError>, Panic>;
+/// How a run ended. The text of an error is taken where it ran: it is the module's code, and so is the error's drop.
+type Ended = Result<Result<(), String>, Panic>;
 
 /// The first tick after `now`; a run that took longer than the interval skips ticks and keeps their phase.
 fn next_tick(last: Instant, interval: Duration, now: Instant) -> Instant {
@@ -189,12 +187,15 @@ impl Background {
                     // Nobody waits any more for a run whose thread was given up.
                     let _ = done.send(run);
                 }
+                // It may be the last to hold what the task captured.
+                let site = incarnation.site(Operation::BACKGROUND_CALL);
+                let _ = guarded_now(site, || drop(task));
             });
         });
         match home.given_up().run_until_cancelled(ended).await {
             Some(Ok(Ok(Ok(())))) => {}
             Some(Ok(Ok(Err(error)))) => {
-                tracing::error!(module, description, %error, "background call failed");
+                tracing::error!(module, description, error, "background call failed");
             }
             Some(Ok(Err(panic))) => self.incarnation.panicked(Operation::BACKGROUND_CALL, panic.text()),
             Some(Err(_)) | None => {
@@ -213,7 +214,7 @@ async fn run_once(
     let entrance = incarnation.entrance(Operation::BACKGROUND_CALL);
     let mut run = Box::pin(Some(async {
         let run = (task.lock().unwrap_or_else(PoisonError::into_inner))();
-        run.await
+        run.await.map_err(|error| error.to_string())
     }));
     let polled = std::future::poll_fn(|cx| poll_guarded(entrance, run.as_mut(), cx));
     let ended = cancelled.run_until_cancelled(polled).await;

@@ -1,5 +1,6 @@
 //! One life of a module, from its constructor to its next restart: the way of a call to it, by tier.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use ganglion_api::{CallFailure, Callback, FailureKind, MatrixError, Subscriber, 
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Ledger;
+use crate::admission::{Ledger, Reclaim};
 use crate::background::Pace;
 use crate::breaker::{Judged, Pass};
 use crate::gate::Entrance;
@@ -75,7 +76,7 @@ impl Incarnation {
             Tier::Thread => {
                 let thread = pool.start_own(module.id())?;
                 let ledger = module.admission().ledger();
-                thread.keep(&ledger);
+                thread.keep(Arc::clone(&ledger) as Arc<dyn Reclaim>);
                 Some((thread, ledger))
             }
         };
@@ -163,6 +164,11 @@ impl Incarnation {
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// Drops something of it on a thread of its own, soon.
+    pub(crate) fn discard(&self, what: Box<dyn Any + Send>) {
+        self.pool.discard(self.number, self.this.upgrade(), what);
     }
 
     /// Code of it, for the watchdog.
@@ -480,7 +486,7 @@ impl Worker {
 
     fn begin(&self, incarnation: &Incarnation) -> Part {
         let ledger = incarnation.module.admission().ledger();
-        self.thread.keep(&ledger);
+        self.thread.keep(Arc::clone(&ledger) as Arc<dyn Reclaim>);
         let replica = matches!(incarnation.place, Place::Actor).then(|| {
             let capacity = incarnation.module.limits().max_in_flight;
             ModuleActor::new(incarnation.this.clone(), incarnation.ended.clone(), capacity).start()

@@ -135,7 +135,7 @@ pub(crate) async fn load(
     config: serde_json::Value,
     surroundings: Surroundings,
 ) -> Result<Made, LoadError> {
-    let (done, created) = oneshot::channel();
+    let (done, mut created) = oneshot::channel();
     let site = incarnation.site(Operation::CONSTRUCTOR);
     let home = incarnation.home();
     let host = Arc::new(Host::new(Arc::clone(&incarnation), surroundings));
@@ -166,7 +166,13 @@ pub(crate) async fn load(
         let thread = thread.map_err(|error| LoadError::NoThread(error.to_string()))?;
         thread.given_up().clone()
     };
-    match given_up.run_until_cancelled(created).await {
+    let mut outcome = given_up.run_until_cancelled(&mut created).await;
+    if outcome.is_none() {
+        // It may have come at this very moment, and then it counts.
+        created.close();
+        outcome = created.try_recv().ok().map(Ok);
+    }
+    match outcome {
         Some(Ok(Ok(Ok(Created {
             registered, instance, ..
         })))) => Ok(Made { registered, instance }),

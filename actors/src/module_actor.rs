@@ -88,7 +88,12 @@ impl Work for Respond {
 
     async fn run(self) -> Result<Self::Output, ModuleError> {
         match self.resource.respond(self.request).await {
-            Ok(response) => Ok(Ok(response)),
+            Ok(response) => {
+                // What leaves here is dropped on threads of others: nothing of the module goes with it.
+                let (mut parts, body) = response.into_parts();
+                parts.extensions = http::Extensions::new();
+                Ok(Ok(WebResponse::from_parts(parts, bytes::Bytes::copy_from_slice(&body))))
+            }
             Err(ModuleError::Matrix(error)) => Ok(Err(error)),
             Err(other) => Err(other),
         }

@@ -274,6 +274,10 @@ impl Supervisor {
             self.surroundings
                 .router
                 .vacate(&Incarnation::vacant(&self.module, &self.pool));
+            if let Some(first) = self.first.take() {
+                // The start fails with it.
+                let _ = first.send(Err(LoadError::Blocked));
+            }
             self.settled();
         }
     }
@@ -302,7 +306,7 @@ impl Supervisor {
     /// The next incarnation begins with empty caches. What they kept is dropped like the instance.
     fn close_caches(&self, incarnation: &Incarnation) {
         let closed = self.surroundings.caches.close(incarnation);
-        self.pool.discard(incarnation.number(), Box::new(closed));
+        incarnation.discard(Box::new(closed));
     }
 
     fn cancel_due(&mut self, ctx: &mut Context<Self>) {
@@ -319,7 +323,7 @@ impl Supervisor {
             return self.not_made(LoadError::Panicked(reason), ctx);
         }
         let Some(old) = self.current.take_if(|current| current.number() == number) else {
-            return;
+            return self.heal();
         };
         if self.module.state() == ModuleState::Draining {
             // It is on its way out already.
@@ -337,6 +341,17 @@ impl Supervisor {
             old.end();
         }));
         self.failed(reason, ctx);
+    }
+
+    /// A call of an incarnation before may have marked the module as failed while the next one went into service.
+    fn heal(&self) {
+        let serves = self
+            .current
+            .as_ref()
+            .is_some_and(|current| !current.retired().is_cancelled());
+        if serves && self.module.state() == ModuleState::Restarting {
+            self.module.set_state(ModuleState::Running, None);
+        }
     }
 
     /// Waits for the last calls.

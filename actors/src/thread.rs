@@ -11,7 +11,7 @@ use actix::{Arbiter, ArbiterHandle, System};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Ledger;
+use crate::admission::Reclaim;
 use crate::probe::{Probe, Site};
 
 thread_local! {
@@ -198,7 +198,7 @@ pub struct ModuleThread {
     runtime: Handle,
     blame: OnceLock<Blame>,
     // `None` once it is given up.
-    ledgers: Mutex<Option<Vec<Arc<Ledger>>>>,
+    held: Mutex<Option<Vec<Arc<dyn Reclaim>>>>,
 }
 
 impl fmt::Debug for ModuleThread {
@@ -225,7 +225,7 @@ impl ModuleThread {
                 system: Some(System::current()),
                 runtime: runner.runtime().tokio_runtime().handle().clone(),
                 blame: OnceLock::new(),
-                ledgers: Mutex::new(Some(Vec::new())),
+                held: Mutex::new(Some(Vec::new())),
             });
             own.begin(Some(Arc::clone(&thread)));
             // The receiver is gone only if the starter panicked; then there is nothing to run.
@@ -248,7 +248,7 @@ impl ModuleThread {
             system: None,
             runtime: Handle::current(),
             blame: OnceLock::new(),
-            ledgers: Mutex::new(Some(Vec::new())),
+            held: Mutex::new(Some(Vec::new())),
         })
     }
 
@@ -292,16 +292,17 @@ impl ModuleThread {
         self.blame.get()
     }
 
-    /// Lets permits be counted on this thread, so that they come back when it is given up.
-    pub(crate) fn keep(&self, ledger: &Arc<Ledger>) {
-        let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *ledgers {
-            Some(ledgers) => {
-                // Those of incarnations that are gone.
-                ledgers.retain(|ledger| Arc::strong_count(ledger) > 1);
-                ledgers.push(Arc::clone(ledger));
+    /// Keeps what is held on this thread, to give it back when the thread is given up.
+    pub(crate) fn keep(&self, held: Arc<dyn Reclaim>) {
+        match &mut *self.held.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(kept) => {
+                // What nobody else has any more; not each time, since there may be many.
+                if kept.len().is_power_of_two() {
+                    kept.retain(|held| Arc::strong_count(held) > 1);
+                }
+                kept.push(held);
             }
-            None => ledger.reclaim(),
+            None => held.reclaim(),
         }
     }
 
@@ -318,9 +319,9 @@ impl ModuleThread {
     pub(crate) fn give_up(&self, blame: Blame) {
         let _ = self.blame.set(blame);
         self.stop();
-        let ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for ledger in ledgers.into_iter().flatten() {
-            ledger.reclaim();
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for held in held.into_iter().flatten() {
+            held.reclaim();
         }
         self.watched.give_up();
     }

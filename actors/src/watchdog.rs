@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::Builder;
@@ -33,8 +34,14 @@ pub(crate) fn start(pool: Arc<Pool>, stopped: Receiver<()>) -> io::Result<()> {
             seen: HashMap::new(),
         };
         while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-            watchdog.look(Instant::now());
-            watchdog.pool.drop_unused();
+            let looked = catch_unwind(AssertUnwindSafe(|| {
+                watchdog.look(Instant::now());
+                watchdog.pool.drop_unused();
+            }));
+            if looked.is_err() {
+                // A defect of our own: the panic's message is in the log. It must not end the watch.
+                tracing::error!("the watchdog panicked and goes on");
+            }
         }
         watchdog.last_drops();
     };
@@ -151,10 +158,10 @@ impl Watchdog {
     /// The host has stopped: gives instances some time to be dropped. What is used then by a stuck thread stays.
     fn last_drops(&self) {
         let begun = Instant::now();
-        while self.pool.released() > 0 && begun.elapsed() < LAST_DROPS {
+        while !self.pool.is_empty() && begun.elapsed() < LAST_DROPS {
             self.pool.drop_unused();
             std::thread::park_timeout(TICK);
         }
-        self.pool.leak_released();
+        self.pool.leak_rest();
     }
 }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -49,6 +49,15 @@ pub(crate) enum Role {
     Short,
 }
 
+impl Role {
+    /// Tells its thread to end, if it does not do so by itself.
+    fn stop(&self) {
+        if let Self::Worker(_, thread) | Self::Own(thread) = self {
+            thread.stop();
+        }
+    }
+}
+
 /// The instance of a module and its functions. The pool holds them as long as anybody else does, so that nobody else drops
 /// them last: their drops are the module's code.
 struct Instance {
@@ -68,16 +77,25 @@ impl Instance {
 /// Something of an incarnation that nobody uses any more, to be dropped where it can harm nobody.
 type Discarded = Box<dyn Any + Send>;
 
+/// What is discarded of one incarnation, which the watchdog finds as long as this is there.
+#[derive(Default)]
+struct Discards {
+    incarnation: Option<Arc<Incarnation>>,
+    what: Vec<Discarded>,
+}
+
 /// The threads and what runs on them, as the watchdog sees them.
 pub(crate) struct Pool {
     workers: ArcSwap<Vec<Arc<ModuleThread>>>,
     control: Arc<ModuleThread>,
     /// Nothing is watched: the threads are those of a host that runs actix itself.
     current: bool,
+    stopped: AtomicBool,
     watched: Mutex<Vec<(Role, Arc<Watched>)>>,
     incarnations: DashMap<u32, Weak<Incarnation>>,
     instances: Mutex<HashMap<u32, Instance>>,
-    discarded: Mutex<HashMap<u32, Vec<Discarded>>>,
+    /// `None` when the host has stopped.
+    discarded: Mutex<Option<HashMap<u32, Discards>>>,
     listener: OnceLock<Weak<dyn WorkerListener>>,
     numbers: AtomicU32,
 }
@@ -91,7 +109,7 @@ impl Pool {
         self.instances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn discarded(&self) -> MutexGuard<'_, HashMap<u32, Vec<Discarded>>> {
+    fn discarded(&self) -> MutexGuard<'_, Option<HashMap<u32, Discards>>> {
         self.discarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -108,7 +126,12 @@ impl Pool {
     }
 
     fn watch(&self, role: Role, thread: &Arc<Watched>) {
+        let told = role.clone();
         self.watched().push((role, Arc::clone(thread)));
+        // The flag is set before the threads are told, so one that comes later is told here.
+        if self.stopped.load(Ordering::SeqCst) {
+            told.stop();
+        }
     }
 
     /// The thread that is this worker now.
@@ -180,11 +203,18 @@ impl Pool {
     }
 
     /// Drops something of an incarnation on a thread of its own, soon.
-    pub(crate) fn discard(&self, number: u32, what: Discarded) {
+    pub(crate) fn discard(&self, number: u32, incarnation: Option<Arc<Incarnation>>, what: Discarded) {
         if self.current {
-            drop(what);
-        } else {
-            self.discarded().entry(number).or_default().push(what);
+            return drop(what);
+        }
+        match &mut *self.discarded() {
+            Some(discarded) => {
+                let discards = discarded.entry(number).or_default();
+                discards.incarnation = incarnation.or(discards.incarnation.take());
+                discards.what.push(what);
+            }
+            // Nobody is left who would drop it.
+            None => std::mem::forget(what),
         }
     }
 
@@ -196,43 +226,55 @@ impl Pool {
             .extract_if(|_, held| held.released && !held.is_in_use())
             .collect();
         for (number, held) in unused {
-            // The functions hold the instance, so they go first.
-            self.discard(number, Box::new((held.registered, held.instance)));
+            let incarnation = self.incarnation(number);
+            // The functions hold the instance, so they go first. Each by itself: a drop during a panic may not panic.
+            self.discard(number, incarnation.clone(), Box::new(held.registered));
+            self.discard(number, incarnation, Box::new(held.instance));
         }
-        let discarded = std::mem::take(&mut *self.discarded());
-        for (incarnation, discarded) in discarded {
-            self.drop_on_thread(incarnation, discarded);
+        let discarded = self.discarded().as_mut().map(std::mem::take);
+        for (number, discards) in discarded.into_iter().flatten() {
+            self.drop_on_thread(number, discards);
         }
     }
 
-    fn drop_on_thread(&self, incarnation: u32, discarded: Vec<Discarded>) {
+    fn drop_on_thread(&self, incarnation: u32, discards: Discards) {
         let operation = Operation::DROP;
-        let discarded = Arc::new(Mutex::new(discarded));
-        let own = Arc::clone(&discarded);
+        let discards = Arc::new(Mutex::new(Some(discards)));
+        let own = Arc::clone(&discards);
         let dropping = self.spawn("drop".into(), move |_| {
-            let discarded = std::mem::take(&mut *own.lock().unwrap_or_else(PoisonError::into_inner));
-            for what in discarded {
+            let discards = own.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some(Discards {
+                incarnation: known,
+                what,
+            }) = discards
+            else {
+                return;
+            };
+            for what in what {
                 if let Err(panic) = guarded_now(Site { incarnation, operation }, || drop(what)) {
-                    tracing::error!(reason = panic.text(), "a module panicked while it was dropped");
+                    let module = known.as_ref().map_or("unknown", |known| known.module().id());
+                    tracing::error!(module, reason = panic.text(), "a module panicked while it was dropped");
                 }
             }
         });
         if let Err(error) = dropping {
             tracing::error!(%error, "no thread to drop a module on: it stays in memory");
-            std::mem::forget(discarded);
+            std::mem::forget(discards);
         }
     }
 
-    /// Leaves what is still used by a stuck thread alone for ever.
-    pub(crate) fn leak_released(&self) {
+    /// Whether nothing waits for its drop, and nothing more will come.
+    pub(crate) fn is_empty(&self) -> bool {
+        let no_instances = self.instances().is_empty();
+        no_instances && self.discarded().as_ref().is_none_or(HashMap::is_empty) && self.control.has_ended()
+    }
+
+    /// Leaves what is still used by stuck threads alone for ever, and what comes later too.
+    pub(crate) fn leak_rest(&self) {
+        std::mem::forget(self.discarded().take());
         for (_, held) in self.instances().drain() {
             std::mem::forget((held.instance, held.registered));
         }
-    }
-
-    /// How many instances wait for their drop.
-    pub(crate) fn released(&self) -> usize {
-        self.instances().values().filter(|held| held.released).count()
     }
 
     /// Runs a function on a watched thread of its own.
@@ -277,10 +319,9 @@ impl Pool {
             let instances = std::mem::take(&mut *self.instances());
             return drop(instances);
         }
+        self.stopped.store(true, Ordering::SeqCst);
         for (role, _) in self.threads() {
-            if let Role::Worker(_, thread) | Role::Own(thread) = role {
-                thread.stop();
-            }
+            role.stop();
         }
         self.control.stop();
     }
@@ -388,10 +429,11 @@ impl Pool {
             workers: ArcSwap::from_pointee(workers),
             control,
             current,
+            stopped: AtomicBool::new(false),
             watched: Mutex::default(),
             incarnations: DashMap::new(),
             instances: Mutex::default(),
-            discarded: Mutex::default(),
+            discarded: Mutex::new(Some(HashMap::new())),
             listener: OnceLock::new(),
             numbers: AtomicU32::new(0),
         }

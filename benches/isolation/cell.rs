@@ -145,7 +145,6 @@ impl Cell {
         match self.misbehave {
             _ if !kept => Mark::Miss,
             Misbehave::Block | Misbehave::Spin if !capped => Mark::Miss,
-            Misbehave::Block | Misbehave::Spin if self.tier != Tier::Thread => Mark::NoGoal,
             Misbehave::Spin if may_take_half() => Mark::NoGoal,
             Misbehave::Leak => Mark::NoGoal,
             _ if self.ratio() <= GOAL => Mark::Ok,

@@ -26,9 +26,7 @@
 //! or spins; and a p99 of at most 1.2 times the baseline, but for what a tier does not claim to survive:
 //!
 //! - a leak;
-//! - blocking and spinning in the tiers `inline` and `actor`: calls of the neighbour may block all workers before the
-//!   first of them is known to be stuck;
-//! - spinning in the tier `thread` where it can take half of the cores or more: threads cannot be killed.
+//! - spinning where the threads that are stuck in it can take half of the cores or more: threads cannot be killed.
 
 #![expect(
     clippy::print_stdout,

@@ -54,7 +54,7 @@ pub enum Displaced {
     GoOn,
     /// Another module than the one that is blamed has begun its answer. It is not asked twice, so the chain waits for it
     /// until the end of its budget.
-    WaitUntil(Instant),
+    WaitUntil(Question, Instant),
 }
 
 /// One callback on its way through its route.
@@ -161,26 +161,25 @@ impl<C: Routed, H> Chain<C, H> {
             _ => true,
         };
         match self.asked.as_ref().filter(|asked| asked.begun) {
-            Some(asked) if !to_blame && asked.until > now => return Displaced::WaitUntil(asked.until),
-            Some(_) => self.overrun(now),
-            None => self.next_leg(),
+            Some(asked) if !to_blame && asked.until > now => {
+                // Its answer still counts; but if its worker comes back, it drives the chain no further.
+                self.leg += 1;
+                return Displaced::WaitUntil(asked.question, asked.until);
+            }
+            Some(asked) => {
+                let question = asked.question;
+                self.overrun(question, now);
+            }
+            None => self.asked = None,
         }
+        self.leg += 1;
         Displaced::GoOn
     }
 
-    /// The module that is being asked does not answer: it exceeded its deadline, and the chain goes on without it.
-    pub fn overrun(&mut self, now: Instant) {
-        if let Some(asked) = &self.asked {
-            let duration = now.saturating_duration_since(asked.at);
-            let failure = CallFailure::new(FailureKind::DeadlineExceeded, Some("its worker was blocked".to_owned()));
-            self.settle(Err(failure), duration);
-        }
-        self.next_leg();
-    }
-
-    fn next_leg(&mut self) {
-        self.asked = None;
-        self.leg += 1;
+    /// A question that is still open gets no answer in time: the module exceeded its deadline.
+    pub fn overrun(&mut self, question: Question, now: Instant) {
+        let failure = CallFailure::new(FailureKind::DeadlineExceeded, Some("its worker was blocked".to_owned()));
+        self.answer(question, Err(failure), now);
     }
 
     /// The subscription that was asked answered or failed. Too late, if the outcome is fixed: then nothing happens.

@@ -128,31 +128,16 @@ impl<C: Routed> Message for Dispatch<C> {
 /// A Matrix error is an answer.
 pub(crate) type Served = Result<Result<WebResponse, MatrixError>, CallFailure>;
 
-/// A request to a web resource, which may be made elsewhere as long as it has not begun. Its answer goes straight to who
-/// asked.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    state: AtomicU8,
-    answer: Mutex<Option<oneshot::Sender<Served>>>,
-}
+/// Whether a request to a web resource has begun; as long as it has not, it may be made elsewhere.
+#[derive(Debug, Default)]
+pub(crate) struct Turn(AtomicU8);
 
 impl Turn {
     const BEGUN: u8 = 1;
     const WITHDRAWN: u8 = 2;
 
-    pub(crate) fn new() -> (Arc<Self>, oneshot::Receiver<Served>) {
-        let (answer, answered) = oneshot::channel();
-        let turn = Self {
-            state: AtomicU8::new(0),
-            answer: Mutex::new(Some(answer)),
-        };
-        (Arc::new(turn), answered)
-    }
-
     fn take(&self, turn: u8) -> bool {
-        let taken = self
-            .state
-            .compare_exchange(0, turn, Ordering::AcqRel, Ordering::Acquire);
+        let taken = self.0.compare_exchange(0, turn, Ordering::AcqRel, Ordering::Acquire);
         taken.is_ok()
     }
 
@@ -162,17 +147,28 @@ impl Turn {
     }
 }
 
-/// Who asked a web resource.
+/// Who asked a web resource. The answer goes straight there; when nobody holds this any more, there will be none.
 #[derive(Clone)]
-struct Requester(Arc<Turn>);
+pub(crate) struct Requester {
+    turn: Arc<Turn>,
+    answer: Arc<Mutex<Option<oneshot::Sender<Served>>>>,
+}
+
+impl Requester {
+    pub(crate) fn new(turn: Arc<Turn>) -> (Self, oneshot::Receiver<Served>) {
+        let (answer, answered) = oneshot::channel();
+        let answer = Arc::new(Mutex::new(Some(answer)));
+        (Self { turn, answer }, answered)
+    }
+}
 
 impl Asking<Result<WebResponse, MatrixError>> for Requester {
     fn begin(&self) -> bool {
-        self.0.take(Turn::BEGUN)
+        self.turn.take(Turn::BEGUN)
     }
 
     fn end(self, result: Served) {
-        let answer = self.0.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(answer) = answer {
             // The client may be gone.
             let _ = answer.send(result);
@@ -186,7 +182,7 @@ pub(crate) struct Serve {
     pub(crate) resource: Arc<dyn WebResource>,
     pub(crate) request: WebRequest,
     pub(crate) deadline: Instant,
-    pub(crate) turn: Arc<Turn>,
+    pub(crate) requester: Requester,
     pub(crate) loaded: Loaded,
 }
 
@@ -240,12 +236,13 @@ impl Handler<Serve> for Dispatcher {
                 resource,
                 request,
                 deadline,
-                turn,
+                requester,
                 loaded,
             } = serve;
             drop(loaded);
-            let asking = Requester(turn);
-            incarnation.respond(&worker, resource, request, deadline, asking).await;
+            incarnation
+                .respond(&worker, resource, request, deadline, requester)
+                .await;
         })
     }
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Chain, Displaced, neutral};
 use crate::decision::{Decision, Outcome};
-use crate::dispatcher::{Dispatch, Dispatcher, Load, Loaded, Serve, Served, SharedChain, Turn};
+use crate::dispatcher::{Dispatch, Dispatcher, Load, Loaded, Requester, Serve, Served, SharedChain, Turn};
 use crate::fold::Routed;
 use crate::resources::{MountedResource, ResourceTable};
 use crate::route::RoutingTable;
@@ -138,11 +138,16 @@ impl DispatchHandle {
         }
         let blamed = worker.thread.blame().and_then(|blame| blame.module.clone());
         let displaced = chain.lock().displace(blamed.as_deref(), Instant::now());
-        if let Displaced::WaitUntil(until) = displaced {
+        if let Displaced::WaitUntil(question, until) = displaced {
             chain.answered(until.min(deadline)).await;
-            chain.lock().overrun(Instant::now());
+            chain.lock().overrun(question, Instant::now());
         }
-        ControlFlow::Continue(())
+        // Whatever happens to workers, it ends with the deadline.
+        if Instant::now() < deadline {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
     }
 
     /// Waits for a worker's answer, for the deadline, or until the worker is given up.
@@ -182,13 +187,14 @@ impl DispatchHandle {
         let deadline = Instant::now() + mounted.module().limits().call_timeout;
         loop {
             let worker = self.least_loaded();
-            let (turn, mut answered) = Turn::new();
+            let turn = Arc::<Turn>::default();
+            let (requester, mut answered) = Requester::new(Arc::clone(&turn));
             let serve = Serve {
                 incarnation: Arc::clone(&mounted.incarnation),
                 resource: Arc::clone(&mounted.resource),
                 request: request.clone(),
                 deadline,
-                turn: Arc::clone(&turn),
+                requester,
                 loaded: Loaded::new(&worker.load),
             };
             let sent = worker.dispatcher.send(serve);
@@ -204,7 +210,7 @@ impl DispatchHandle {
                 LetGo::Done(Ok(served)) => return served,
                 LetGo::Done(Err(_)) | LetGo::Over => return Err(self.silence(deadline).into()),
                 // It has not begun: another worker makes it.
-                LetGo::GivenUp if turn.withdraw() => {}
+                LetGo::GivenUp if turn.withdraw() && Instant::now() < deadline => {}
                 LetGo::GivenUp => {
                     return match timeout_at(deadline, answered).await {
                         Ok(Ok(served)) => served,

@@ -106,6 +106,12 @@ impl Dispatching {
         let dispatchers = Arc::new(DispatchWorkers::start(threads.iter().map(|(_, thread)| thread)));
         let listener: Weak<dyn WorkerListener> = Arc::downgrade(&dispatchers) as _;
         workers.listen(listener);
+        for ((worker, thread), (_, before)) in workers.workers().into_iter().zip(&threads) {
+            // Replaced before anybody listened.
+            if !Arc::ptr_eq(&thread, before) {
+                dispatchers.replaced(worker, &thread);
+            }
+        }
         let shared = Shared {
             routing,
             modules,

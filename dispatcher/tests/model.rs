@@ -292,12 +292,13 @@ fn displace<C: Routed>(chain: &mut Chain<C, ()>, index: usize, displacement: Dis
     let blamed = blamed.map(|own| if own { index } else { index + 100 }.to_string());
     let displaced = chain.displace(blamed.as_deref(), now);
     if begun && blamed == Some((index + 100).to_string()) {
-        assert_eq!((displaced, chain.leg()), (Displaced::WaitUntil(until), leg));
+        assert_eq!(displaced, Displaced::WaitUntil(question, until));
+        assert_ne!(chain.leg(), leg);
         if !in_vain {
             // Its worker came back in time.
             return;
         }
-        chain.overrun(until);
+        chain.overrun(question, until);
     } else {
         assert_eq!(displaced, Displaced::GoOn);
     }

@@ -36,11 +36,12 @@ async fn answer(request: HttpRequest, payload: web::Payload, surface: web::Data<
 
 async fn respond(request: &HttpRequest, payload: web::Payload, surface: &Surface) -> Result<HttpResponse, HttpError> {
     let dispatch = surface.ganglion.dispatch();
-    let resources = dispatch.resources();
-    let mounted = resources
-        .find(request.path())
-        .ok_or_else(|| HttpError::unrecognized("nothing is here"))?;
+    let nothing = || HttpError::unrecognized("nothing is here");
+    dispatch.resources().find(request.path()).ok_or_else(nothing)?;
     let body = read(payload, surface.max_body).await?;
+    // Looked up again: a body may take its time, and the module may have been made anew meanwhile.
+    let resources = dispatch.resources();
+    let mounted = resources.find(request.path()).ok_or_else(nothing)?;
     let request = to_module(request, body)
         .ok_or_else(|| HttpError::bad_request("M_UNKNOWN", "the request cannot be passed on"))?;
     let module = mounted.module().id();

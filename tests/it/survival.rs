@@ -1,13 +1,15 @@
 //! What each tier survives: a row of the table in docs/semantics.md, a test or more.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ganglion::actors::{ModuleState, most_stuck_threads};
 use ganglion::api::testing::{Misbehave, Misbehaviour};
 use ganglion::api::{
-    Module, ModuleApi, ModuleError, NoConfig, SpamCheckerCallbacks, UserMayCreateRoom, UserMayPublishRoom, Verdict,
-    WebRequest, WebResponse, json_response,
+    Cached, Module, ModuleApi, ModuleError, NoConfig, SpamCheckerCallbacks, UserMayCreateRoom, UserMayPublishRoom,
+    Verdict, WebRequest, WebResponse, json_response,
 };
 use ganglion::registry;
 use serde_json::{Value, json};
@@ -30,6 +32,10 @@ impl Scene {
 
     /// With these keys of the module.
     fn with(tier: &str, misbehaviour: Misbehaviour, keys: &Value) -> Self {
+        Self::on_workers(1, tier, misbehaviour, keys)
+    }
+
+    fn on_workers(workers: usize, tier: &str, misbehaviour: Misbehaviour, keys: &Value) -> Self {
         let mut m = canned("m", &json!({"user_may_publish_room": {"verdict": "pass"}}));
         m["module"] = "test.M".into();
         m["tier"] = tier.into();
@@ -43,7 +49,7 @@ impl Scene {
             canned("after", &json!({"user_may_publish_room": {"verdict": "deny"}})),
         ]);
         let registry = registry().misbehaving("test.M", "ganglion.modules.Canned", misbehaviour.clone());
-        let yaml = with_modules(&modules.to_string()).replace("workers: 2", "workers: 1");
+        let yaml = with_modules(&modules.to_string()).replace("workers: 2", &format!("workers: {workers}"));
         Self {
             server: TestServer::serve(config_with(&yaml, &registry)),
             misbehaviour,
@@ -174,6 +180,64 @@ fn calls_that_wait_for_a_blocked_worker_are_answered_by_the_fresh_one() {
         });
         assert_eq!(scene.misbehaviour.misbehaved(), 1, "{tier}: the call was made twice");
     }
+}
+
+#[test]
+fn a_module_that_blocks_whatever_it_gets_leaves_a_worker_to_the_others() {
+    for tier in ["inline", "actor"] {
+        // Long enough that the neighbour is asked while no thread is given up yet.
+        let keys = json!({"call_timeout": "3s"});
+        let scene = Scene::on_workers(2, tier, Misbehaviour::new(Misbehave::Block), &keys);
+        std::thread::scope(|scope| {
+            let blocks: Vec<_> = (0..4).map(|_| scope.spawn(|| scene.result())).collect();
+            poll_until(|| scene.misbehaviour.running() == 1);
+            for _ in 0..50 {
+                scene.neighbour_decides();
+            }
+            let snapshot = scene.module().snapshot();
+            assert_eq!(
+                (snapshot.blocked, scene.misbehaviour.running()),
+                (0, 1),
+                "{tier}: others waited"
+            );
+            scene.misbehaviour.calm();
+            for blocks in blocks {
+                assert_eq!(blocks.join().unwrap(), "pass", "{tier}");
+            }
+        });
+    }
+}
+
+#[test]
+fn who_waits_for_a_permit_on_a_blocked_worker_does_not_take_it_along() {
+    let slow = Misbehaviour::new(Misbehave::Slow(Duration::from_millis(50)));
+    let blocks = Misbehaviour::new(Misbehave::Block).on_call(1);
+    let _calm = blocks.calm_on_drop();
+    let mut innocent = canned("innocent", &json!({"user_may_create_room": {"verdict": "deny"}}));
+    (innocent["module"], innocent["max_in_flight"]) = ("test.Slow".into(), 1.into());
+    let mut m = canned("m", &json!({"user_may_publish_room": {"verdict": "pass"}}));
+    (m["module"], m["call_timeout"]) = ("test.Blocks".into(), "100ms".into());
+    let registry = registry()
+        .misbehaving("test.Slow", "ganglion.modules.Canned", slow.clone())
+        .misbehaving("test.Blocks", "ganglion.modules.Canned", blocks.clone());
+    let yaml = with_modules(&json!([innocent, m]).to_string()).replace("workers: 2", "workers: 1");
+    let server = TestServer::serve(config_with(&yaml, &registry));
+    let create = json!({"user_id": "@bob:example.com"});
+    let module = server.ganglion.dispatch().module("innocent").unwrap();
+    std::thread::scope(|scope| {
+        let (server, create) = (&server, &create);
+        for _ in 0..4 {
+            scope.spawn(move || server.decide("user_may_create_room", create));
+        }
+        // One is at an await, the others wait for its permit, all on the one worker.
+        poll_until(|| module.snapshot().in_flight == 1 && module.snapshot().queued == 3);
+        let publish = json!({"user_id": "@bob:example.com", "room_id": "!r:example.com"});
+        server.decide("user_may_publish_room", &publish);
+    });
+    poll_until(|| server.ganglion.dispatch().module("m").unwrap().snapshot().blocked == 1);
+    let decision = server.decide("user_may_create_room", &create);
+    assert_eq!(decision["decided_by"], "innocent", "{decision}");
+    assert_eq!((module.snapshot().in_flight, module.snapshot().queued), (0, 0));
 }
 
 #[test]
@@ -347,6 +411,10 @@ impl Module for EndsItsThread {
             std::future::pending().await
         };
         api.register_spam_checker_callbacks(SpamCheckerCallbacks::new().user_may_publish_room(ends))?;
+        api.register_web_resource("/_synapse/client/ends", async |_: &Self, _| {
+            actix_web::rt::System::current().stop();
+            std::future::pending().await
+        })?;
         Ok(Self)
     }
 }
@@ -431,7 +499,7 @@ fn web_resources_and_background_calls_of_others_go_on_when_a_worker_is_blocked()
 
 /// Blocks in its cached function, on the first call, until it is released.
 struct Computes {
-    value: ganglion::api::Cached<String, usize>,
+    value: Cached<String, usize>,
 }
 
 static RELEASED: AtomicBool = AtomicBool::new(false);
@@ -485,5 +553,121 @@ fn a_flood_of_background_calls_is_bounded() {
             scene.neighbour_decides();
         }
         assert_eq!(scene.module().state(), ModuleState::Running, "{tier}");
+    }
+}
+
+/// Where the code of [`Everywhere`] ran.
+static RAN: Mutex<BTreeMap<&str, BTreeSet<String>>> = Mutex::new(BTreeMap::new());
+
+fn ran(what: &'static str) {
+    let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    RAN.lock().unwrap().entry(what).or_default().insert(thread);
+}
+
+/// Says where it is shown and dropped.
+#[derive(Debug)]
+struct Traced(&'static str);
+
+impl std::fmt::Display for Traced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        ran(self.0);
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Traced {}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        ran(self.0);
+    }
+}
+
+/// Code wherever a module can have some: in drops of what it keeps, captures, caches, answers, and in its errors.
+struct Everywhere {
+    _own: Traced,
+    values: Cached<String, Traced>,
+}
+
+impl Module for Everywhere {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        let captured = Traced("capture of a callback");
+        let publish = async move |m: &Self, publish: &UserMayPublishRoom| {
+            let _captured = &captured;
+            m.values.get(publish.user_id.to_string()).await?;
+            Ok(Verdict::Pass)
+        };
+        let create = async |_: &Self, _: &UserMayCreateRoom| Err(Traced("error of a callback"))?;
+        let callbacks = SpamCheckerCallbacks::new();
+        api.register_spam_checker_callbacks(callbacks.user_may_publish_room(publish).user_may_create_room(create))?;
+        api.register_web_resource("/_synapse/client/everywhere", async |_: &Self, _| {
+            let mut response = json_response(200, &"x")?;
+            response
+                .extensions_mut()
+                .insert(Arc::new(Traced("extension of an answer")));
+            Ok(response)
+        })?;
+        let captured = Traced("capture of a loop");
+        api.looping_background_call(Duration::from_millis(1), "errors", async move |_: &Self| {
+            let _captured = &captured;
+            Err(Traced("error of a background call"))?
+        });
+        let options = ganglion::api::CacheOptions::new().max_entries(1);
+        let values = api.cached("values", options, async |_: &Self, _| Ok(Traced("cached value")))?;
+        Ok(Self {
+            _own: Traced("instance"),
+            values,
+        })
+    }
+}
+
+#[test]
+fn the_code_of_a_module_runs_on_no_thread_that_others_need() {
+    let modules = json!([{"module": "test.Everywhere", "id": "m"}]);
+    let registry = registry().with::<Everywhere>("test.Everywhere");
+    let server = TestServer::serve(config_with(&with_modules(&modules.to_string()), &registry));
+    for round in 0..20 {
+        let publish = json!({"user_id": format!("@u{round}:example.com"), "room_id": "!r:example.com"});
+        server.decide("user_may_publish_room", &publish);
+        server.decide("user_may_create_room", &json!({"user_id": "@bob:example.com"}));
+        request("GET", server.http, "/_synapse/client/everywhere", &[], b"");
+        request("GET", server.admin, "/metrics", &[], b"");
+        if round % 5 == 0 {
+            server.post("/_ganglion/admin/v1/modules/m/restart", b"");
+        }
+    }
+    server.post("/_ganglion/admin/v1/modules/m/quarantine", b"");
+    let kinds = [
+        "cached value",
+        "capture of a callback",
+        "capture of a loop",
+        "error of a background call",
+        "error of a callback",
+        "extension of an answer",
+        "instance",
+    ];
+    poll_until(|| RAN.lock().unwrap().keys().copied().eq(kinds));
+    drop(server);
+    for (what, threads) in &*RAN.lock().unwrap() {
+        for thread in threads {
+            let own = ["worker ", "make ", "drop"].iter().any(|own| thread.starts_with(own));
+            assert!(own, "{what} on the thread {thread:?}");
+        }
+    }
+}
+
+#[test]
+fn a_web_resource_that_ends_its_thread_is_an_error_answer() {
+    for tier in TIERS {
+        let modules = json!([{"module": "test.Ends", "id": "m", "tier": tier, "call_timeout": "200ms"}]);
+        let registry = registry().with::<EndsItsThread>("test.Ends");
+        let server = TestServer::serve(config_with(&with_modules(&modules.to_string()), &registry));
+        for _ in 0..2 {
+            poll_until(|| server.ganglion.dispatch().is_ready());
+            let answer = request("GET", server.http, "/_synapse/client/ends", &[], b"");
+            assert!([503, 504].contains(&answer.status), "{tier}: {answer:?}");
+        }
     }
 }

@@ -19,6 +19,21 @@ use crate::thread::ModuleThread;
 
 type Filled = Result<CachedValue, ModuleError>;
 
+/// A value that is kept. moka drops it on whichever thread tidies up, and its drop is the module's code: so it is handed to
+/// a thread where it harms nobody.
+struct Kept {
+    value: Option<CachedValue>,
+    incarnation: Arc<Incarnation>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(value) = self.value.take() {
+            self.incarnation.discard(Box::new(value));
+        }
+    }
+}
+
 /// A computation that is under way, with those who wait for it.
 struct Flight {
     landed: watch::Sender<Option<Filled>>,
@@ -52,7 +67,7 @@ pub(super) struct FunctionCache {
     incarnation: Arc<Incarnation>,
     name: Arc<str>,
     max_entries: u64,
-    entries: moka::sync::Cache<CacheKey, CachedValue>,
+    entries: moka::sync::Cache<CacheKey, Arc<Kept>>,
     flights: DashMap<CacheKey, Arc<Flight>>,
     publisher: Arc<dyn InvalidationPublisher>,
     announced: AtomicBool,
@@ -80,7 +95,7 @@ impl FunctionCache {
         let counted = Arc::clone(&evictions);
         let builder = moka::sync::Cache::builder()
             .max_capacity(limits.max_entries)
-            .eviction_listener(move |_key, _value, cause: RemovalCause| {
+            .eviction_listener(move |_key, _kept, cause: RemovalCause| {
                 if cause.was_evicted() {
                     counted.fetch_add(1, Ordering::Relaxed);
                 }
@@ -148,9 +163,13 @@ impl FunctionCache {
         }
     }
 
+    fn kept(&self, key: &CacheKey) -> Option<CachedValue> {
+        self.entries.get(key)?.value.clone()
+    }
+
     /// The result, or the flight that will bring it, started if there is none.
     fn board(&self, key: &CacheKey, fill: Fill) -> Wait {
-        if let Some(value) = self.entries.get(key) {
+        if let Some(value) = self.kept(key) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Wait::Found(value);
         }
@@ -158,7 +177,7 @@ impl FunctionCache {
             Entry::Occupied(flight) => Arc::clone(flight.get()),
             Entry::Vacant(vacant) => {
                 // A flight may have landed since the look above; it stores under this entry's lock.
-                if let Some(value) = self.entries.get(key) {
+                if let Some(value) = self.kept(key) {
                     self.hits.fetch_add(1, Ordering::Relaxed);
                     return Wait::Found(value);
                 }
@@ -217,7 +236,11 @@ impl FunctionCache {
             && Arc::ptr_eq(current.get(), flight)
         {
             if let Ok(value) = &filled {
-                self.entries.insert(current.key().clone(), Arc::clone(value));
+                let kept = Kept {
+                    value: Some(Arc::clone(value)),
+                    incarnation: Arc::clone(&self.incarnation),
+                };
+                self.entries.insert(current.key().clone(), Arc::new(kept));
             }
             current.remove();
         }

@@ -50,7 +50,9 @@ impl Router for OneRoute {
 }
 
 /// Asks, and takes the first answer.
-pub(crate) struct Asks<T>(Arc<Mutex<Option<oneshot::Sender<Result<T, CallFailure>>>>>);
+pub(crate) struct Asks<T>(Arc<Mutex<Option<Answer<T>>>>);
+
+type Answer<T> = oneshot::Sender<Result<T, CallFailure>>;
 
 impl<T> Asks<T> {
     pub(crate) fn new() -> (Self, oneshot::Receiver<Result<T, CallFailure>>) {
