@@ -3,12 +3,14 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Builder;
 
 use actix::{Arbiter, ArbiterHandle, System};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Reclaim;
@@ -41,6 +43,9 @@ pub(crate) struct Watched {
     os_id: OnceLock<rustix::process::Pid>,
     retired: AtomicBool,
     ended: AtomicBool,
+    /// It has not come back from module code for some time.
+    is_suspect: AtomicBool,
+    suspected: Notify,
     given_up: CancellationToken,
 }
 
@@ -56,6 +61,8 @@ impl Watched {
             os_id: OnceLock::new(),
             retired: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            is_suspect: AtomicBool::new(false),
+            suspected: Notify::new(),
             given_up: CancellationToken::new(),
         })
     }
@@ -100,6 +107,13 @@ impl Watched {
     /// Cancelled when it is given up: it is stuck, or has ended.
     pub(crate) fn given_up(&self) -> &CancellationToken {
         &self.given_up
+    }
+
+    /// It may be blocked, or may not be after all.
+    pub(crate) fn set_suspect(&self, suspect: bool) {
+        if self.is_suspect.swap(suspect, Ordering::SeqCst) != suspect && suspect {
+            self.suspected.notify_waiters();
+        }
     }
 
     /// What was taken for this visit to module code is to be given back. False if that was done.
@@ -278,6 +292,22 @@ impl ModuleThread {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.watched.probe.is_visiting()
+    }
+
+    /// Whether it may be blocked: it runs the same module code since some time, which is not too long yet.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.watched.is_suspect.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it may be blocked.
+    pub async fn suspected(&self) {
+        let mut suspected = pin!(self.watched.suspected.notified());
+        // From now on no notice is missed.
+        suspected.as_mut().enable();
+        if !self.is_suspect() {
+            suspected.await;
+        }
     }
 
     /// Cancelled when the thread is given up: it is stuck, or has ended.

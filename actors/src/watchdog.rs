@@ -17,6 +17,9 @@ use crate::worker::{Pool, Role};
 /// The time between two looks. A blocked thread is seen at most two of them after its module's `call_timeout`.
 const TICK: Duration = Duration::from_millis(20);
 
+/// How long module code may run before calls that have not begun go elsewhere. Seen at the second look, at most.
+const SUSPECT_AFTER: Duration = Duration::from_millis(10);
+
 /// How long instances may take to be dropped when the host stops.
 const LAST_DROPS: Duration = Duration::from_secs(2);
 
@@ -66,6 +69,7 @@ impl Watchdog {
                 self.visiting(&role, &thread, visit, now);
             } else {
                 self.seen.remove(&thread.number);
+                thread.set_suspect(false);
             }
         }
     }
@@ -77,13 +81,15 @@ impl Watchdog {
             *seen = (visit, now);
         }
         let since = seen.1;
+        let lasts = now.saturating_duration_since(since);
+        thread.set_suspect(lasts >= SUSPECT_AFTER);
         let incarnation = self.pool.incarnation(visit.site.incarnation);
         let limits = incarnation.as_ref().map(|incarnation| *incarnation.module().limits());
         let limit = limits.map_or(UNKNOWN_LIMIT, |limits| match visit.site.operation {
             Operation::CONSTRUCTOR => limits.start_timeout,
             _ => limits.call_timeout,
         });
-        if now.saturating_duration_since(since) >= limit {
+        if lasts >= limit {
             self.blocked(role, thread, visit, incarnation.as_deref());
         }
     }

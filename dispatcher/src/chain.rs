@@ -131,6 +131,12 @@ impl<C: Routed, H> Chain<C, H> {
         self.leg
     }
 
+    /// Whether its outcome is fixed.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        !matches!(self.progress, Progress::Open(_))
+    }
+
     /// Whether a module is being asked.
     #[must_use]
     pub fn is_asked(&self) -> bool {
@@ -149,6 +155,17 @@ impl<C: Routed, H> Chain<C, H> {
         if let Some(asked) = self.asked.take_if(|asked| asked.question == question) {
             self.settle(answer, now.saturating_duration_since(asked.at));
         }
+    }
+
+    /// A worker is to go on with the next leg, unless a module's code has begun. Says whether that is so.
+    #[must_use]
+    pub fn withdraw(&mut self) -> bool {
+        let begun = self.asked.as_ref().is_some_and(|asked| asked.begun);
+        if !begun {
+            self.asked = None;
+            self.leg += 1;
+        }
+        !begun
     }
 
     /// Its worker was given up, for this module if it is known. A question that was not begun is withdrawn, to be asked

@@ -74,6 +74,8 @@ enum LetGo<T> {
     Over,
     /// It was given up.
     GivenUp,
+    /// It may be blocked, and what it had not begun was withdrawn.
+    Withdrawn,
 }
 
 pub(crate) struct Shared {
@@ -125,15 +127,25 @@ impl DispatchHandle {
 
     /// Lets one worker drive the chain. `Continue`: the worker was given up, and another is to go on.
     async fn leg<C: Routed>(&self, chain: &SharedChain<C>, deadline: Instant) -> ControlFlow<()> {
+        let leg = {
+            let chain = chain.lock();
+            if chain.is_decided() {
+                // The way back of the last answer was blocked.
+                return ControlFlow::Break(());
+            }
+            chain.leg()
+        };
         let worker = self.least_loaded();
         let dispatch = Dispatch {
             chain: chain.clone(),
-            leg: chain.lock().leg(),
+            leg,
             deadline,
             loaded: Loaded::new(&worker.load),
         };
-        match self.wait(&worker, worker.dispatcher.send(dispatch), deadline).await {
+        let sent = worker.dispatcher.send(dispatch);
+        match self.wait(&worker, sent, deadline, || chain.lock().withdraw()).await {
             LetGo::Done(()) | LetGo::Over => return ControlFlow::Break(()),
+            LetGo::Withdrawn => return ControlFlow::Continue(()),
             LetGo::GivenUp => {}
         }
         let blamed = worker.thread.blame().and_then(|blame| blame.module.clone());
@@ -150,15 +162,35 @@ impl DispatchHandle {
         }
     }
 
-    /// Waits for a worker's answer, for the deadline, or until the worker is given up.
+    /// Waits for a worker's answer, for the deadline, or until the worker is given up; or until it may be blocked, if there
+    /// is another and `withdraw` can take back what was sent.
     async fn wait<T>(
         &self,
         worker: &DispatchWorker,
         sent: impl Future<Output = Result<T, MailboxError>>,
         deadline: Instant,
+        withdraw: impl Fn() -> bool,
     ) -> LetGo<T> {
         let given_up = worker.thread.given_up();
-        let ended = match given_up.run_until_cancelled(timeout_at(deadline, sent)).await {
+        let suspected = async {
+            worker.thread.suspected().await;
+            let elsewhere = !self.least_loaded().thread.is_suspect();
+            if !(elsewhere && withdraw()) {
+                std::future::pending().await
+            }
+        };
+        let sent = async {
+            match select(pin!(timeout_at(deadline, sent)), pin!(suspected)).await {
+                Either::Left((sent, _)) => Some(sent),
+                Either::Right(((), _)) => None,
+            }
+        };
+        let sent = match given_up.run_until_cancelled(sent).await {
+            Some(None) => return LetGo::Withdrawn,
+            Some(Some(sent)) => Some(sent),
+            None => None,
+        };
+        let ended = match sent {
             Some(Ok(Ok(done))) => return LetGo::Done(done),
             Some(Ok(Err(MailboxError::Timeout)) | Err(_)) => return LetGo::Over,
             Some(Ok(Err(MailboxError::Closed))) => true,
@@ -206,10 +238,11 @@ impl DispatchHandle {
                     Either::Right((Err(error), _)) => Err(error),
                 }
             };
-            match self.wait(&worker, answer, deadline).await {
+            match self.wait(&worker, answer, deadline, || turn.withdraw()).await {
                 LetGo::Done(Ok(served)) => return served,
                 LetGo::Done(Err(_)) | LetGo::Over => return Err(self.silence(deadline).into()),
                 // It has not begun: another worker makes it.
+                LetGo::Withdrawn => {}
                 LetGo::GivenUp if turn.withdraw() && Instant::now() < deadline => {}
                 LetGo::GivenUp => {
                     return match timeout_at(deadline, answered).await {
@@ -231,15 +264,14 @@ impl DispatchHandle {
     }
 
     /// The worker that the fewest dispatches wait for, in turn among equals; one that runs module code right now has one
-    /// more, so that new calls keep away from one that is blocked. One that has ended has no load any more, so it is
-    /// passed over as long as there is another.
+    /// more. One that may be blocked, or that has ended, is passed over as long as there is another.
     fn least_loaded(&self) -> DispatchWorker {
         let workers = self.shared.workers.0.load();
         let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed) % workers.len();
         let (before, after) = workers.split_at(turn);
         let load = |worker: &DispatchWorker| {
             let load = worker.load.get() + usize::from(worker.thread.is_busy());
-            (worker.thread.has_ended(), load)
+            (worker.thread.has_ended(), worker.thread.is_suspect(), load)
         };
         let mut best = &workers[turn];
         for worker in after.iter().chain(before) {

@@ -290,6 +290,12 @@ fn displace<C: Routed>(chain: &mut Chain<C, ()>, index: usize, displacement: Dis
     let question = chain.asked(now, until);
     assert!(!begun || chain.begin(question));
     let blamed = blamed.map(|own| if own { index } else { index + 100 }.to_string());
+    if in_vain && !begun {
+        // It is only suspect.
+        assert!(chain.withdraw());
+    } else {
+        assert!(!begun || !chain.withdraw(), "what has begun is not taken back");
+    }
     let displaced = chain.displace(blamed.as_deref(), now);
     if begun && blamed == Some((index + 100).to_string()) {
         assert_eq!(displaced, Displaced::WaitUntil(question, until));
