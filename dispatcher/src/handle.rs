@@ -176,7 +176,7 @@ impl DispatchHandle {
             worker.thread.suspected().await;
             let elsewhere = !self.least_loaded().thread.is_suspect();
             if !(elsewhere && withdraw()) {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         let sent = async {
