@@ -58,7 +58,7 @@ pub trait ModuleHost: Send + Sync {
     fn homeserver(&self) -> &dyn Homeserver;
     /// Waits.
     fn sleep(&self, duration: Duration) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
-    /// Runs work in the background. A run that fails or panics is logged.
+    /// Runs work in the background. A run that fails is logged; after one that panics the module is made anew.
     fn background(
         &self,
         description: String,
