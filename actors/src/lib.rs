@@ -1,11 +1,13 @@
-//! Runs modules: each is an actor with a mailbox on every worker thread, behind a [`ModuleHandle`] that owns admission.
+//! Runs modules: each has a supervisor, and lives as an [`Incarnation`] from its constructor to its next restart.
 //!
 //! # Core concepts
-//! - [`WorkerThreads`] are actix arbiters that run module code and nothing else.
-//! - A [`ModuleHandle`] admits calls: a bounded number runs, a bounded number waits, the rest is `overloaded`. It sends
-//!   an admitted call to the module's [`ModuleActor`] on the caller's worker, where it runs under a panic guard and a
-//!   budget.
-//! - Control goes past the mailbox: stopping a module fails those who wait and cancels what runs, at once.
+//! - A [`ModuleHandle`] is a module through all its incarnations: its state, its limits, its breakers, its commands.
+//! - An [`Incarnation`] takes calls: a breaker may refuse them, a bounded number runs, a bounded number waits, the rest is
+//!   `overloaded`. A call runs where the module's [`Tier`] says, under a panic guard and a budget, and its answer goes
+//!   straight to who [asks](Asking).
+//! - [`WorkerThreads`] run module code and nothing else. A watchdog sees which module blocks which of them, gives the
+//!   thread up and puts a fresh one in its place.
+//! - Control never waits behind calls: supervisors are actors on a thread of their own.
 //! - The [`CacheService`] keeps the results of modules' cached functions.
 
 mod admission;
@@ -40,4 +42,4 @@ pub use snapshot::ModuleSnapshot;
 pub use state::{ModuleCommand, ModuleEvent, ModuleState, Refused};
 pub use thread::{Blame, ModuleThread};
 pub use tier::Tier;
-pub use worker::{WorkerEnded, WorkerIndex, WorkerListener, WorkerThreads};
+pub use worker::{WorkerIndex, WorkerListener, WorkerThreads};

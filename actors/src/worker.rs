@@ -12,7 +12,6 @@ use actix::ArbiterHandle;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use ganglion_api::Registered;
-use tokio::sync::oneshot;
 
 use crate::guard::guarded_now;
 use crate::incarnation::Incarnation;
@@ -399,22 +398,6 @@ impl WorkerThreads {
             .collect()
     }
 
-    /// Runs a function on a thread.
-    ///
-    /// # Errors
-    /// The thread has ended, or the function panicked.
-    pub async fn run_on<T: Send + 'static>(
-        arbiter: &ArbiterHandle,
-        function: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, WorkerEnded> {
-        let (done, result) = oneshot::channel();
-        arbiter.spawn_fn(move || {
-            // Nobody waits any more: the result is not needed.
-            let _ = done.send(function());
-        });
-        result.await.map_err(|_| WorkerEnded)
-    }
-
     /// Ends the threads. What runs on them is dropped at its next await; a stuck one ends when it gets unstuck.
     pub fn stop(&mut self) {
         self.pool.stop();
@@ -445,8 +428,3 @@ impl Drop for WorkerThreads {
         self.stop();
     }
 }
-
-/// A worker ended before it did what it was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the worker thread has ended")]
-pub struct WorkerEnded;
