@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::guard::{Panic, guarded_now, poll_guarded};
+use crate::guard::{Panic, contained, guarded_now};
 use crate::incarnation::Incarnation;
 use crate::probe::Operation;
 
@@ -211,17 +211,18 @@ async fn run_once(
     task: &Mutex<BackgroundTask>,
     cancelled: &CancellationToken,
 ) -> Option<Ended> {
-    let entrance = incarnation.entrance(Operation::BACKGROUND_CALL);
-    let mut run = Box::pin(Some(async {
+    let run = async {
         let run = (task.lock().unwrap_or_else(PoisonError::into_inner))();
         run.await.map_err(|error| error.to_string())
-    }));
-    let polled = std::future::poll_fn(|cx| poll_guarded(entrance, run.as_mut(), cx));
-    let ended = cancelled.run_until_cancelled(polled).await;
-    // The drop of a run is the module's code too.
-    match (ended, guarded_now(entrance.site, || run.set(None))) {
-        (_, Err(panic)) => Some(Err(panic)),
-        (ended, Ok(())) => ended,
+    };
+    let entrance = incarnation.entrance(Operation::BACKGROUND_CALL);
+    let ended = contained(entrance, run, async |polled| {
+        cancelled.run_until_cancelled(polled).await.ok_or(())
+    });
+    match ended.await {
+        Ok(Ok(ended)) => Some(Ok(ended)),
+        Ok(Err(())) => None,
+        Err(panic) => Some(Err(panic)),
     }
 }
 

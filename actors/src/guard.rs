@@ -29,39 +29,55 @@ pub(crate) async fn guarded<T>(
 ) -> Result<T, CallFailure> {
     // The text of a module's error is the module's code too, so it is taken under the guard.
     let call = async { call.await.map_err(CallFailure::from) };
-    let mut call = pin!(Some(call));
-    let ended = {
-        let polled = poll_fn(|cx| poll_guarded(entrance, call.as_mut(), cx));
+    let ended = contained(entrance, call, async |polled| {
         match select(pin!(timeout_at(until, polled)), pin!(stop.cancelled())).await {
-            Either::Left((ended, _)) => Some(ended),
-            Either::Right(_stopped) => None,
+            Either::Left((ended, _)) => ended.map_err(|_elapsed| FailureKind::DeadlineExceeded),
+            Either::Right(_stopped) => Err(FailureKind::NotRunning),
         }
-    };
-    let dropped = guarded_now(entrance.site, || call.set(None));
-    match (ended, dropped) {
-        // What the module keeps may be broken, whatever it answered.
-        (_, Err(panic)) | (Some(Ok(Err(panic))), Ok(())) => Err(panicked(panic)),
+    });
+    match ended.await {
         // An error that came too late decides as little as an answer.
-        (Some(Ok(Ok(_late))), _) if Instant::now() > until => Err(FailureKind::DeadlineExceeded.into()),
-        (Some(Ok(Ok(answer))), _) => answer,
-        (Some(Err(_elapsed)), _) => Err(FailureKind::DeadlineExceeded.into()),
-        (None, _) => Err(FailureKind::NotRunning.into()),
+        Ok(Ok(_late)) if Instant::now() > until => Err(FailureKind::DeadlineExceeded.into()),
+        Ok(Ok(answer)) => answer,
+        Ok(Err(kind)) => Err(kind.into()),
+        Err(panic) => Err(CallFailure::new(FailureKind::Panicked, panic.0)),
     }
 }
 
-/// Polls module code through its entrance, marked as such and under a panic guard.
-pub(crate) fn poll_guarded<F: Future>(
+/// Runs module code through its entrance, marked as such and under a panic guard, for as long as `within` waits for it.
+///
+/// # Errors
+/// It panicked, or its drop did: what the module keeps may be broken, whatever it answered.
+pub(crate) async fn contained<T, E>(
     entrance: Entrance<'_>,
-    call: Pin<&mut Option<F>>,
+    run: impl Future<Output = T>,
+    within: impl AsyncFnOnce(Polled<'_, T>) -> Result<Result<T, Panic>, E>,
+) -> Result<Result<T, E>, Panic> {
+    let mut run = pin!(Some(run));
+    let ended = {
+        let polled = pin!(poll_fn(|cx| poll_guarded(entrance, run.as_mut(), cx)));
+        within(polled).await
+    };
+    // The drop of what ran is the module's code too.
+    guarded_now(entrance.site, || run.set(None))?;
+    match ended {
+        Ok(ended) => ended.map(Ok),
+        Err(over) => Ok(Err(over)),
+    }
+}
+
+/// Module code that runs when it is polled; its panic is its result.
+pub(crate) type Polled<'a, T> = Pin<&'a mut dyn Future<Output = Result<T, Panic>>>;
+
+fn poll_guarded<F: Future>(
+    entrance: Entrance<'_>,
+    run: Pin<&mut Option<F>>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<F::Output, Panic>> {
-    let Some(call) = call.as_pin_mut() else {
+    let (Some(run), Some(_entered)) = (run.as_pin_mut(), entrance.enter(cx)) else {
         return Poll::Pending;
     };
-    let Some(_entered) = entrance.enter(cx) else {
-        return Poll::Pending;
-    };
-    match catch_unwind(AssertUnwindSafe(|| call.poll(cx))).map_err(Panic::caught) {
+    match catch_unwind(AssertUnwindSafe(|| run.poll(cx))).map_err(Panic::caught) {
         Ok(poll) => poll.map(Ok),
         Err(panic) => Poll::Ready(Err(panic)),
     }
@@ -93,10 +109,6 @@ impl Panic {
     pub(crate) fn text(&self) -> &str {
         self.0.as_deref().unwrap_or("no message")
     }
-}
-
-fn panicked(panic: Panic) -> CallFailure {
-    CallFailure::new(FailureKind::Panicked, panic.0)
 }
 
 #[cfg(test)]

@@ -244,7 +244,10 @@ impl ModuleHandle {
     #[must_use]
     pub fn snapshot(&self) -> ModuleSnapshot {
         let shared = &self.shared;
-        let operations = reference().iter().map(|spec| spec.name).chain(["web_resource"]);
+        let operations = reference()
+            .iter()
+            .map(|spec| spec.name)
+            .chain([Operation::WEB_RESOURCE.as_str()]);
         let breakers = operations
             .zip(&shared.breakers)
             .map(|(operation, breaker)| (operation, breaker.snapshot()))

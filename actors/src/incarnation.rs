@@ -40,6 +40,21 @@ enum Place {
     Vacant,
 }
 
+/// The time that one call has, from the moment that it is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    now: Instant,
+    until: Instant,
+}
+
+impl Budget {
+    /// Its end.
+    #[must_use]
+    pub fn until(self) -> Instant {
+        self.until
+    }
+}
+
 /// One life of a module.
 pub struct Incarnation {
     module: ModuleHandle,
@@ -270,7 +285,14 @@ impl Incarnation {
         }
     }
 
-    /// Asks a subscriber of the module, until its budget or `deadline` runs out. `asking` is told how that ended: with an
+    /// The budget of a call that is made now, in a chain with this deadline.
+    #[must_use]
+    pub fn budget(&self, now: Instant, deadline: Instant) -> Budget {
+        let until = deadline.min(now + self.module.limits().call_timeout);
+        Budget { now, until }
+    }
+
+    /// Asks a subscriber of the module, until its budget runs out. `asking` is told how that ended: with an
     /// answer, or with a failure, see [`FailureKind`].
     ///
     /// # Cancellation
@@ -280,11 +302,11 @@ impl Incarnation {
         worker: &Worker,
         subscriber: Arc<dyn Subscriber<C>>,
         args: Arc<C>,
-        deadline: Instant,
+        budget: Budget,
         asking: impl Asking<C::Answer>,
     ) {
         let work = Invoke { subscriber, args };
-        self.admit(worker, Operation::callback::<C>(), work, deadline, asking)
+        self.admit(worker, Operation::callback::<C>(), work, budget, asking)
             .await;
     }
 
@@ -295,12 +317,11 @@ impl Incarnation {
         worker: &Worker,
         resource: Arc<dyn WebResource>,
         request: WebRequest,
-        deadline: Instant,
+        budget: Budget,
         asking: impl Asking<Result<WebResponse, MatrixError>>,
     ) {
         let work = Respond { resource, request };
-        self.admit(worker, Operation::WEB_RESOURCE, work, deadline, asking)
-            .await;
+        self.admit(worker, Operation::WEB_RESOURCE, work, budget, asking).await;
     }
 
     async fn admit<W: Work, A: Asking<W::Output>>(
@@ -308,11 +329,11 @@ impl Incarnation {
         worker: &Worker,
         operation: Operation,
         work: W,
-        deadline: Instant,
+        budget: Budget,
         asking: A,
     ) {
         let counters = self.module.counters();
-        match self.send(worker, operation, work, deadline, asking.clone()).await {
+        match self.send(worker, operation, work, budget, asking.clone()).await {
             Ok(Ended::Answered) => counters.count(None),
             Ok(Ended::Failed { kind, .. }) => counters.count(Some(kind)),
             Ok(Ended::Refused) => counters.count(Some(FailureKind::BreakerOpen)),
@@ -333,14 +354,13 @@ impl Incarnation {
         worker: &Worker,
         operation: Operation,
         work: W,
-        deadline: Instant,
+        budget: Budget,
         asking: A,
     ) -> Result<Ended, FailureKind> {
         if !self.live.load(Ordering::Acquire) {
             return Err(self.absence());
         }
-        let now = Instant::now();
-        let until = deadline.min(now + self.module.limits().call_timeout);
+        let Budget { now, until } = budget;
         let breaker = self.module.breaker(operation);
         let pass = match breaker.map(|breaker| (breaker, breaker.admit(now))) {
             Some((_, None)) => return Err(FailureKind::BreakerOpen),

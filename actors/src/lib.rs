@@ -34,7 +34,7 @@ mod worker;
 pub use breaker::{BreakerMode, BreakerSettings, BreakerSnapshot, BreakerState, TripReason};
 pub use cache::{CacheDefaults, CacheService, CacheStatistics, InvalidationPublisher};
 pub use handle::{ModuleHandle, ModuleLimits};
-pub use incarnation::{Incarnation, Worker, most_stuck_threads};
+pub use incarnation::{Budget, Incarnation, Worker, most_stuck_threads};
 pub use load::{LoadError, ModuleSpec, Router, Surroundings};
 pub use module_actor::{Asking, ModuleActor};
 pub use restart::RestartSettings;

@@ -159,7 +159,7 @@ pub(crate) async fn load(
     } else {
         // What the constructor spawns runs at home.
         let runtime = home.runtime().clone();
-        let thread = pool.spawn(format!("make {}", incarnation.module().id()), move |_| {
+        let thread = pool.spawn(format!("make {}", incarnation.module().id()), move || {
             let _at_home = runtime.enter();
             create();
         });

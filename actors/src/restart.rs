@@ -59,6 +59,11 @@ impl RestartHistory {
         }
     }
 
+    /// What it goes by.
+    pub(crate) fn settings(&self) -> &RestartSettings {
+        &self.settings
+    }
+
     /// Notes a failure, and says what follows. `jitter`, from 0.0 to 1.0, is the caller's chance: the pause is between
     /// the half of itself and the whole, so that modules that failed together do not come back together.
     pub(crate) fn failed(&mut self, now: Instant, jitter: f64) -> NextRestart {

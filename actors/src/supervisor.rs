@@ -22,6 +22,9 @@ use crate::worker::{Pool, WorkerThreads};
 /// How often a draining module is looked at.
 const DRAIN_TICK: Duration = Duration::from_millis(2);
 
+/// The reason of what an operator's command caused.
+const BY_COMMAND: &str = "an operator said so";
+
 /// An incarnation is lost.
 #[derive(Debug)]
 pub(crate) enum Lost {
@@ -59,7 +62,6 @@ pub(crate) struct Supervisor {
     config: serde_json::Value,
     surroundings: Surroundings,
     pool: Arc<Pool>,
-    restart: RestartSettings,
     history: RestartHistory,
     /// The incarnation that takes calls or drains.
     current: Option<Arc<Incarnation>>,
@@ -94,7 +96,6 @@ impl ModuleHandle {
             config: spec.config,
             surroundings: surroundings.clone(),
             pool: Arc::clone(&workers.pool),
-            restart: spec.restart,
             history: RestartHistory::new(spec.restart),
             current: None,
             making: None,
@@ -233,18 +234,15 @@ impl Supervisor {
 
     /// The module failed: it is made anew, after a pause, or not any more.
     fn failed(&mut self, reason: String, ctx: &mut Context<Self>) {
-        let state = self.module.state();
-        if state.next(ModuleEvent::Failed) == Ok(state) && state != ModuleState::Restarting {
+        if self.module.state().next(ModuleEvent::Failed) != Ok(ModuleState::Restarting) {
             return;
         }
         let next = self.history.failed(Instant::now(), fastrand::f64());
         if next == NextRestart::GiveUp {
-            let within = humantime::format_duration(self.restart.within);
-            let reason = format!(
-                "{} restarts within {within} were not enough: {reason}",
-                self.restart.max
-            );
-            return self.give_up(reason, ctx);
+            let RestartSettings { max, within, .. } = self.history.settings();
+            let within = humantime::format_duration(*within);
+            let reason = format!("{max} restarts within {within} were not enough: {reason}");
+            return self.quarantine(ModuleEvent::GaveUp, reason, ctx);
         }
         tracing::warn!(module = self.module.id(), reason, "module is restarted");
         self.module.set_state(ModuleState::Restarting, Some(reason));
@@ -262,18 +260,12 @@ impl Supervisor {
     }
 
     /// The module goes into quarantine: what runs of it ends, its calls fail.
-    fn give_up(&mut self, reason: String, ctx: &mut Context<Self>) {
-        self.quarantine(ModuleEvent::GaveUp, reason, ctx);
-    }
-
     fn quarantine(&mut self, event: ModuleEvent, reason: String, ctx: &mut Context<Self>) {
         if let Ok((before, ModuleState::Quarantined)) = self.enter(event, Some(reason))
             && before != ModuleState::Quarantined
         {
             self.clear(ctx);
-            self.surroundings
-                .router
-                .vacate(&Incarnation::vacant(&self.module, &self.pool));
+            self.vacate();
             if let Some(first) = self.first.take() {
                 // The start fails with it.
                 let _ = first.send(Err(LoadError::Blocked));
@@ -295,6 +287,12 @@ impl Supervisor {
         if let Some(current) = self.current.take() {
             self.end(&current);
         }
+    }
+
+    /// The module keeps its places on the routes, and nobody is there.
+    fn vacate(&self) {
+        let vacant = Incarnation::vacant(&self.module, &self.pool);
+        self.surroundings.router.vacate(&vacant);
     }
 
     fn end(&self, incarnation: &Incarnation) {
@@ -332,9 +330,7 @@ impl Supervisor {
         }
         old.retire();
         self.close_caches(&old);
-        self.surroundings
-            .router
-            .vacate(&Incarnation::vacant(&self.module, &self.pool));
+        self.vacate();
         let budget = self.module.limits().call_timeout;
         ctx.spawn(wrap_future(async move {
             sleep(budget).await;
@@ -357,9 +353,8 @@ impl Supervisor {
     /// Waits for the last calls.
     fn drain(&mut self, after: AfterDrain, ctx: &mut Context<Self>) {
         self.after_drain = after;
-        let vacant = Incarnation::vacant(&self.module, &self.pool);
         match after {
-            AfterDrain::Restart => self.surroundings.router.vacate(&vacant),
+            AfterDrain::Restart => self.vacate(),
             AfterDrain::Disable => self.surroundings.router.unroute(self.module.index()),
         }
         if self.draining.is_some() {
@@ -384,11 +379,11 @@ impl Supervisor {
         self.clear(ctx);
         match self.after_drain {
             AfterDrain::Restart => {
-                let _ = self.enter(ModuleEvent::DrainedToRestart, Some("an operator said so".into()));
+                let _ = self.enter(ModuleEvent::DrainedToRestart, Some(BY_COMMAND.into()));
                 self.make(ctx);
             }
             AfterDrain::Disable => {
-                let _ = self.enter(ModuleEvent::DrainedToDisable, Some("an operator said so".into()));
+                let _ = self.enter(ModuleEvent::DrainedToDisable, Some(BY_COMMAND.into()));
                 self.settled();
             }
         }
@@ -403,10 +398,10 @@ impl Supervisor {
         }
         if command == ModuleCommand::Quarantine {
             state.next(ModuleEvent::Command(command))?;
-            self.quarantine(ModuleEvent::Command(command), "an operator said so".into(), ctx);
+            self.quarantine(ModuleEvent::Command(command), BY_COMMAND.into(), ctx);
             return Ok(());
         }
-        let (before, next) = self.enter(ModuleEvent::Command(command), Some("an operator said so".into()))?;
+        let (before, next) = self.enter(ModuleEvent::Command(command), Some(BY_COMMAND.into()))?;
         match (before, next, command) {
             (_, ModuleState::Draining, ModuleCommand::Disable) => self.drain(AfterDrain::Disable, ctx),
             (_, ModuleState::Draining, ModuleCommand::Restart | ModuleCommand::Enable) => {
@@ -459,7 +454,7 @@ impl Handler<Lost> for Supervisor {
     fn handle(&mut self, lost: Lost, ctx: &mut Self::Context) {
         match lost {
             Lost::Failed { incarnation, reason } => self.lost(incarnation, reason, ctx),
-            Lost::GaveUp { reason } => self.give_up(reason, ctx),
+            Lost::GaveUp { reason } => self.quarantine(ModuleEvent::GaveUp, reason, ctx),
             Lost::Stopped => {
                 self.clear(ctx);
                 self.settled();

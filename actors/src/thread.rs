@@ -67,17 +67,18 @@ impl Watched {
         })
     }
 
-    /// Runs a function on a thread of its own.
+    /// Runs a function on a thread of its own, which ends with it.
     ///
     /// # Errors
     /// The operating system gave no thread.
-    pub(crate) fn spawn(name: String, run: impl FnOnce(&Arc<Self>) + Send + 'static) -> io::Result<Arc<Self>> {
+    pub(crate) fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<Arc<Self>> {
         let watched = Self::new(name);
         let own = Arc::clone(&watched);
         Builder::new().name(watched.name.clone()).spawn(move || {
             let _ended = Ended(Arc::clone(&own));
             own.begin(None);
-            run(&own);
+            run();
+            own.retire();
         })?;
         Ok(watched)
     }

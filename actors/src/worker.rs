@@ -240,7 +240,7 @@ impl Pool {
         let operation = Operation::DROP;
         let discards = Arc::new(Mutex::new(Some(discards)));
         let own = Arc::clone(&discards);
-        let dropping = self.spawn("drop".into(), move |_| {
+        let dropping = self.spawn("drop".into(), move || {
             let discards = own.lock().unwrap_or_else(PoisonError::into_inner).take();
             let Some(Discards {
                 incarnation: known,
@@ -277,15 +277,8 @@ impl Pool {
     }
 
     /// Runs a function on a watched thread of its own.
-    pub(crate) fn spawn(
-        &self,
-        name: String,
-        run: impl FnOnce(&Arc<Watched>) + Send + 'static,
-    ) -> io::Result<Arc<Watched>> {
-        let thread = Watched::spawn(name, move |own| {
-            run(own);
-            own.retire();
-        })?;
+    pub(crate) fn spawn(&self, name: String, run: impl FnOnce() + Send + 'static) -> io::Result<Arc<Watched>> {
+        let thread = Watched::spawn(name, run)?;
         self.watch(Role::Short, &thread);
         Ok(thread)
     }

@@ -230,19 +230,18 @@ impl Handler<Serve> for Dispatcher {
 
     fn handle(&mut self, serve: Serve, _ctx: &mut Self::Context) -> Self::Result {
         let worker = Rc::clone(&self.worker);
+        let Serve {
+            incarnation,
+            resource,
+            request,
+            deadline,
+            requester,
+            loaded,
+        } = serve;
+        drop(loaded);
         Box::pin(async move {
-            let Serve {
-                incarnation,
-                resource,
-                request,
-                deadline,
-                requester,
-                loaded,
-            } = serve;
-            drop(loaded);
-            incarnation
-                .respond(&worker, resource, request, deadline, requester)
-                .await;
+            let budget = incarnation.budget(Instant::now(), deadline);
+            incarnation.respond(&worker, resource, request, budget, requester).await;
         })
     }
 }
@@ -251,7 +250,7 @@ impl Handler<Serve> for Dispatcher {
 async fn drive<C: Routed>(worker: &Worker, chain: &SharedChain<C>, leg: u32, deadline: Instant) {
     loop {
         let asked_at = Instant::now();
-        let (incarnation, subscriber, args, question) = {
+        let (incarnation, subscriber, args, budget, question) = {
             let mut chain = chain.lock();
             if chain.leg() != leg {
                 return;
@@ -262,14 +261,14 @@ async fn drive<C: Routed>(worker: &Worker, chain: &SharedChain<C>, leg: u32, dea
             let args = Arc::clone(chain.args());
             let Some(next) = chain.next_subscription() else { return };
             let (incarnation, subscriber) = (Arc::clone(&next.incarnation), Arc::clone(&next.subscriber));
-            let budget = incarnation.module().limits().call_timeout;
-            let question = chain.asked(asked_at, deadline.min(asked_at + budget));
-            (incarnation, subscriber, args, question)
+            let budget = incarnation.budget(asked_at, deadline);
+            let question = chain.asked(asked_at, budget.until());
+            (incarnation, subscriber, args, budget, question)
         };
         let asking = Asked {
             chain: chain.clone(),
             question,
         };
-        incarnation.call(worker, subscriber, args, deadline, asking).await;
+        incarnation.call(worker, subscriber, args, budget, asking).await;
     }
 }

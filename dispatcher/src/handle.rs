@@ -179,30 +179,20 @@ impl DispatchHandle {
                 std::future::pending::<()>().await;
             }
         };
-        let sent = async {
-            match select(pin!(timeout_at(deadline, sent)), pin!(suspected)).await {
-                Either::Left((sent, _)) => Some(sent),
-                Either::Right(((), _)) => None,
+        let (sent, suspected) = (pin!(timeout_at(deadline, sent)), pin!(suspected));
+        match given_up.run_until_cancelled(select(sent, suspected)).await {
+            Some(Either::Left((Ok(Ok(done)), _))) => return LetGo::Done(done),
+            Some(Either::Left((Err(_) | Ok(Err(MailboxError::Timeout)), _))) => return LetGo::Over,
+            Some(Either::Left((Ok(Err(MailboxError::Closed)), _))) => {
+                // The thread has ended, and another takes its place.
+                let noticed = timeout_at(deadline, given_up.cancelled());
+                let noticed = self.shared.stopped.run_until_cancelled(noticed).await;
+                if !matches!(noticed, Some(Ok(()))) {
+                    return LetGo::Over;
+                }
             }
-        };
-        let sent = match given_up.run_until_cancelled(sent).await {
-            Some(None) => return LetGo::Withdrawn,
-            Some(Some(sent)) => Some(sent),
-            None => None,
-        };
-        let ended = match sent {
-            Some(Ok(Ok(done))) => return LetGo::Done(done),
-            Some(Ok(Err(MailboxError::Timeout)) | Err(_)) => return LetGo::Over,
-            Some(Ok(Err(MailboxError::Closed))) => true,
-            None => false,
-        };
-        if ended {
-            // The thread has ended, and another takes its place.
-            let noticed = timeout_at(deadline, given_up.cancelled());
-            let noticed = self.shared.stopped.run_until_cancelled(noticed).await;
-            if !matches!(noticed, Some(Ok(()))) {
-                return LetGo::Over;
-            }
+            Some(Either::Right(_)) => return LetGo::Withdrawn,
+            None => {}
         }
         LetGo::GivenUp
     }

@@ -18,12 +18,6 @@ use super::error::{HttpError, use_get};
 /// What the encoder writes.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-const BREAKER_STATES: [(BreakerState, &str); 3] = [
-    (BreakerState::Closed, "closed"),
-    (BreakerState::Open, "open"),
-    (BreakerState::HalfOpen, "half_open"),
-];
-
 pub(super) fn mount(config: &mut web::ServiceConfig) {
     config.service(
         web::resource("/metrics")
@@ -164,8 +158,8 @@ impl Scrape {
         let help = "1 for the state that the breaker is in";
         let mut family = encoder.encode_descriptor("ganglion_breaker_state", help, None, MetricType::Gauge)?;
         for (module, callback, breaker) in breakers() {
-            for (state, word) in BREAKER_STATES {
-                let labels = [("module", module), ("callback", callback), ("state", word)];
+            for state in BreakerState::ALL {
+                let labels = [("module", module), ("callback", callback), ("state", state.as_str())];
                 gauge(&mut family, &labels, u64::from(breaker.state == state))?;
             }
         }
@@ -228,8 +222,8 @@ mod tests {
 
     #[test]
     fn the_words_of_breakers_are_those_of_the_snapshot() {
-        for (state, word) in BREAKER_STATES {
-            assert_eq!(serde_json::to_value(state).unwrap(), word);
+        for state in BreakerState::ALL {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
         }
     }
 

@@ -13,7 +13,9 @@ use ganglion::api::{
 use ganglion::registry;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, TestServer, canned, config_with, poll_until, request, with_modules, write};
+use crate::support::{
+    Answer, TestServer, canned, config_with, poll_until, refused, request, results, with_modules, write,
+};
 
 const MODULES: &str = "/_ganglion/admin/v1/modules";
 const CREATE: &str = "user_may_create_room";
@@ -54,26 +56,6 @@ fn follow(server: &TestServer, id: &str, command: &str) -> Value {
     let answer = order(server, id, command);
     assert_eq!(answer.status, 200, "{command} {id}: {answer:?}");
     answer.json()
-}
-
-/// The text of an error; its body is the two Matrix keys and nothing else.
-#[track_caller]
-fn refused(answer: &Answer, status: u16, errcode: &str) -> String {
-    assert_eq!(answer.status, status, "{answer:?}");
-    assert_eq!(answer.content_type, "application/json");
-    let body = answer.json();
-    let keys: Vec<_> = body.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(keys, ["errcode", "error"], "{answer:?}");
-    assert_eq!(body["errcode"], errcode, "{answer:?}");
-    body["error"].as_str().unwrap().to_owned()
-}
-
-/// What each module on the route said.
-fn results(decision: &Value) -> Vec<(&str, &str)> {
-    let steps = decision["steps"].as_array().unwrap().iter();
-    steps
-        .map(|step| (step["module"].as_str().unwrap(), step["result"].as_str().unwrap()))
-        .collect()
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use ganglion::api::reference;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, TestServer, canned, poll_until, raw, request, with_modules};
+use crate::support::{TestServer, canned, poll_until, raw, refused, request, results, with_modules};
 
 const SECRET: &str = "hunter2-correct-horse";
 
@@ -14,18 +14,6 @@ fn server() -> TestServer {
 
 fn path(callback: &str) -> String {
     format!("/_ganglion/v1/callbacks/{callback}")
-}
-
-/// The text of a refusal; its body is the two Matrix keys and nothing else, above all neither `code` nor `msg`.
-#[track_caller]
-fn refused(answer: &Answer, status: u16, errcode: &str) -> String {
-    assert_eq!(answer.status, status, "{answer:?}");
-    assert_eq!(answer.content_type, "application/json");
-    let body = answer.json();
-    let keys: Vec<_> = body.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(keys, ["errcode", "error"], "{answer:?}");
-    assert_eq!(body["errcode"], errcode, "{answer:?}");
-    body["error"].as_str().unwrap().to_owned()
 }
 
 fn event(extra: &Value) -> Value {
@@ -356,13 +344,7 @@ fn a_login_lacks_no_field_that_a_module_declared() {
     let decision = ask("org.example.nobody", json!({})).json();
     assert_eq!(decision["outcome"], json!({"value": null}));
     assert_eq!(decision["decided_by"], json!(null));
-    let results: Vec<_> = decision["steps"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|step| step["result"].clone())
-        .collect();
-    assert_eq!(results, ["skipped", "skipped"], "{decision}");
+    assert_eq!(results(&decision), [("a", "skipped"), ("b", "skipped")], "{decision}");
 }
 
 #[test]

@@ -94,7 +94,7 @@ async fn serves_again(ganglion: &Ganglion, neighbour: &ModuleHandle) {
             return;
         }
         assert!(begun.elapsed() < BOUND, "{decision:?}\n{:?}", neighbour.snapshot());
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -136,7 +136,7 @@ async fn survives(tier: Tier) {
         while !has_misbehaved(misbehave, &neighbour.snapshot()) {
             let snapshot = neighbour.snapshot();
             assert!(begun.elapsed() < BOUND, "{misbehave} x {tier}: {snapshot:?}");
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
 
         misbehaviour.calm();

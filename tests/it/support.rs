@@ -212,6 +212,26 @@ pub(crate) fn poll_until(holds: impl Fn() -> bool) {
     }
 }
 
+/// The text of a refusal; its body is the two Matrix keys and nothing else, above all neither `code` nor `msg`.
+#[track_caller]
+pub(crate) fn refused(answer: &Answer, status: u16, errcode: &str) -> String {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert_eq!(answer.content_type, "application/json");
+    let body = answer.json();
+    let keys: Vec<_> = body.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["errcode", "error"], "{answer:?}");
+    assert_eq!(body["errcode"], errcode, "{answer:?}");
+    body["error"].as_str().unwrap().to_owned()
+}
+
+/// What each module on the route said.
+pub(crate) fn results(decision: &Value) -> Vec<(&str, &str)> {
+    let steps = decision["steps"].as_array().unwrap().iter();
+    steps
+        .map(|step| (step["module"].as_str().unwrap(), step["result"].as_str().unwrap()))
+        .collect()
+}
+
 /// A decision without what differs from run to run: durations are 0, details are gone.
 pub(crate) fn normalized(mut decision: Value) -> Value {
     for step in decision["steps"].as_array_mut().into_iter().flatten() {

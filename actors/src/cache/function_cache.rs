@@ -12,7 +12,7 @@ use moka::notification::RemovalCause;
 use tokio::sync::watch;
 
 use super::{CacheDefaults, CacheStatistics, InvalidationPublisher};
-use crate::guard::{guarded_now, poll_guarded};
+use crate::guard::contained;
 use crate::incarnation::Incarnation;
 use crate::probe::Operation;
 use crate::thread::ModuleThread;
@@ -215,19 +215,22 @@ impl FunctionCache {
     async fn compute(&self, fill: Fill) -> Filled {
         let incarnation = &self.incarnation;
         let entrance = incarnation.entrance(Operation::CACHED_FUNCTION);
-        let mut run = pin!(Some(async { fill().await }));
-        let filled = {
-            let polled = std::future::poll_fn(|cx| poll_guarded(entrance, run.as_mut(), cx));
-            incarnation.ended().run_until_cancelled(polled).await
-        };
-        let panicked = match (filled, guarded_now(entrance.site, || run.set(None))) {
-            (Some(Ok(filled)), Ok(())) => return filled,
-            (None, Ok(())) => return Err(ModuleError::message("the module was stopped")),
-            (Some(Err(panic)), _) | (_, Err(panic)) => panic,
-        };
-        incarnation.panicked(Operation::CACHED_FUNCTION, panicked.text());
-        let text = panicked.text();
-        Err(ModuleError::message(format!("the cached function panicked: {text}")))
+        let filled = contained(entrance, async { fill().await }, async |polled| {
+            let stopped = || ModuleError::message("the module was stopped");
+            incarnation
+                .ended()
+                .run_until_cancelled(polled)
+                .await
+                .ok_or_else(stopped)
+        });
+        match filled.await {
+            Ok(filled) => filled.flatten(),
+            Err(panic) => {
+                incarnation.panicked(Operation::CACHED_FUNCTION, panic.text());
+                let text = panic.text();
+                Err(ModuleError::message(format!("the cached function panicked: {text}")))
+            }
+        }
     }
 
     /// Stores a result, unless its flight was taken away, and tells those who wait.
@@ -258,11 +261,10 @@ impl CacheStore for FunctionCache {
             let mut landed = flight.landed.subscribe();
             let landed = pin!(landed.wait_for(Option::is_some));
             match select(landed, pin!(flight.thread.given_up().cancelled())).await {
-                Either::Left((Ok(filled), _)) => {
-                    let filled = filled.clone();
+                Either::Left((landed, _)) => {
+                    let filled = landed.ok().and_then(|filled| filled.clone());
                     filled.unwrap_or_else(|| Err(lost()))
                 }
-                Either::Left((Err(_), _)) => Err(lost()),
                 Either::Right(_given_up) => {
                     // A later call computes anew.
                     self.land(key, &flight, Err(lost()));

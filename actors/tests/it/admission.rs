@@ -100,8 +100,9 @@ fn a_thousand_calls_from_all_workers_never_exceed_max_in_flight() {
                     let calls = (0..500).map(async |_| {
                         let (asking, answered) = Asks::new();
                         let subscriber = Arc::clone(&subscriber);
+                        let budget = incarnation.budget(Instant::now(), deadline);
                         incarnation
-                            .call(&worker, subscriber, Arc::new(create()), deadline, asking)
+                            .call(&worker, subscriber, Arc::new(create()), budget, asking)
                             .await;
                         answered.await.unwrap()
                     });

@@ -106,8 +106,9 @@ impl Started {
     pub(crate) async fn ask<C: Callback>(&self, args: C, deadline: Instant) -> Result<C::Answer, CallFailure> {
         let (incarnation, subscriber) = self.subscriber::<C>().expect("the module is on the route");
         let (asking, answered) = Asks::new();
+        let budget = incarnation.budget(Instant::now(), deadline);
         incarnation
-            .call(&self.worker, subscriber, Arc::new(args), deadline, asking)
+            .call(&self.worker, subscriber, Arc::new(args), budget, asking)
             .await;
         answered.await.expect("who asks is told")
     }
