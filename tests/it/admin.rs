@@ -1,6 +1,5 @@
-//! The admin API of modules, and the metrics.
+//! The admin API of modules.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +12,15 @@ use ganglion::api::{
 use ganglion::registry;
 use serde_json::{Value, json};
 
+use crate::metrics::scrape;
 use crate::support::{
     Answer, TestServer, canned, config_with, poll_until, refused, request, results, with_modules, write,
 };
 
-const MODULES: &str = "/_ganglion/admin/v1/modules";
-const CREATE: &str = "user_may_create_room";
+pub(crate) const MODULES: &str = "/_ganglion/admin/v1/modules";
+pub(crate) const CREATE: &str = "user_may_create_room";
 
-fn bob() -> Value {
+pub(crate) fn bob() -> Value {
     json!({"user_id": "@bob:example.com"})
 }
 
@@ -34,7 +34,7 @@ fn server() -> TestServer {
     ))
 }
 
-fn get(server: &TestServer, path: &str) -> Answer {
+pub(crate) fn get(server: &TestServer, path: &str) -> Answer {
     request("GET", server.admin, path, &[], b"")
 }
 
@@ -52,7 +52,7 @@ fn order(server: &TestServer, id: &str, command: &str) -> Answer {
 
 /// A command that must be followed, and the snapshot it is answered with.
 #[track_caller]
-fn follow(server: &TestServer, id: &str, command: &str) -> Value {
+pub(crate) fn follow(server: &TestServer, id: &str, command: &str) -> Value {
     let answer = order(server, id, command);
     assert_eq!(answer.status, 200, "{command} {id}: {answer:?}");
     answer.json()
@@ -453,252 +453,6 @@ fn what_a_module_says_of_its_failure_is_a_text_and_nothing_more() {
     let labels = [("module", "test.Hostile"), ("state", "quarantined")];
     assert_eq!(scrape(&server).of("ganglion_module_state", &labels), Some(1));
     assert!(!get(&server, "/metrics").text.contains("script"));
-}
-
-/// A family of metrics as a scraper reads it.
-#[derive(Debug)]
-struct Sample {
-    name: String,
-    labels: Vec<(String, String)>,
-    value: u64,
-}
-
-#[derive(Debug, Default)]
-struct Metrics {
-    types: BTreeMap<String, String>,
-    samples: Vec<Sample>,
-}
-
-impl Metrics {
-    /// The value of the one sample with this name and these labels.
-    fn of(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
-        let fits = |sample: &&Sample| {
-            let own = sample.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-            sample.name == name && own.eq(labels.iter().copied())
-        };
-        self.samples.iter().find(fits).map(|sample| sample.value)
-    }
-
-    /// Reads the text format and forgives nothing.
-    fn parse(text: &str) -> Self {
-        let mut metrics = Self::default();
-        let mut family = String::new();
-        let body = text.strip_suffix("# EOF\n").expect("an end");
-        for line in body.split_terminator('\n') {
-            if let Some(help) = line.strip_prefix("# HELP ") {
-                let (name, help) = help.split_once(' ').expect(line);
-                assert!(!help.is_empty() && !metrics.types.contains_key(name), "{line}");
-                name.clone_into(&mut family);
-            } else if let Some(metric_type) = line.strip_prefix("# TYPE ") {
-                let (name, metric_type) = metric_type.split_once(' ').expect(line);
-                assert_eq!(name, family, "{line}");
-                assert!(matches!(metric_type, "counter" | "gauge"), "{line}");
-                metrics.types.insert(name.into(), metric_type.into());
-            } else {
-                let sample = sample(line);
-                let expected = match metrics.types[&family].as_str() {
-                    "counter" => format!("{family}_total"),
-                    _ => family.clone(),
-                };
-                assert_eq!(sample.name, expected, "{line}");
-                let labels: Vec<_> = sample.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-                assert_eq!(metrics.of(&sample.name, &labels), None, "twice: {line}");
-                metrics.samples.push(sample);
-            }
-        }
-        metrics
-    }
-}
-
-fn sample(line: &str) -> Sample {
-    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    let (name, mut rest) = line.split_once('{').expect(line);
-    assert!(is_name(name) && name.starts_with("ganglion_"), "{line}");
-    let mut labels = Vec::new();
-    loop {
-        let (key, quoted) = rest.split_once("=\"").expect(line);
-        assert!(is_name(key), "{line}");
-        let mut value = String::new();
-        let mut characters = quoted.chars();
-        loop {
-            match characters.next().expect(line) {
-                '"' => break,
-                '\\' => value.push(match characters.next() {
-                    Some('n') => '\n',
-                    Some(escaped @ ('"' | '\\')) => escaped,
-                    other => panic!("{other:?} is escaped: {line}"),
-                }),
-                character => value.push(character),
-            }
-        }
-        labels.push((key.to_owned(), value));
-        rest = characters.as_str();
-        match rest.strip_prefix(',') {
-            Some(more) => rest = more,
-            None => break,
-        }
-    }
-    let value = rest.strip_prefix("} ").expect(line);
-    Sample {
-        name: name.into(),
-        labels,
-        value: value.parse().expect(line),
-    }
-}
-
-#[track_caller]
-fn scrape(server: &TestServer) -> Metrics {
-    let answer = get(server, "/metrics");
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(
-        answer.content_type,
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    );
-    Metrics::parse(&answer.text)
-}
-
-/// The words of a failure, of a state, of a breaker's state.
-const KINDS: [&str; 8] = [
-    "overloaded",
-    "deadline_exceeded",
-    "panicked",
-    "module_error",
-    "breaker_open",
-    "quarantined",
-    "not_running",
-    "protocol",
-];
-const STATES: [&str; 7] = [
-    "starting",
-    "running",
-    "restarting",
-    "quarantined",
-    "draining",
-    "stopped",
-    "disabled",
-];
-const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
-
-/// Compares every number of a module's snapshot with its metric, and says how many samples that were.
-fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
-    let id = snapshot["id"].as_str().unwrap();
-    let of = |name: &str, labels: &[(&str, &str)]| {
-        let labels: Vec<_> = [("module", id)].iter().chain(labels).copied().collect();
-        metrics
-            .of(name, &labels)
-            .unwrap_or_else(|| panic!("no {name}{labels:?}"))
-    };
-    for (name, key) in [
-        ("ganglion_module_calls_total", "calls"),
-        ("ganglion_module_in_flight", "in_flight"),
-        ("ganglion_module_queued", "queued"),
-        ("ganglion_module_restarts_total", "restarts"),
-        ("ganglion_module_blocked_total", "blocked"),
-        ("ganglion_module_stuck_threads", "stuck_threads"),
-    ] {
-        assert_eq!(snapshot[key], of(name, &[]), "{name} of {id}");
-    }
-    for state in STATES {
-        let is = u64::from(snapshot["state"] == state);
-        assert_eq!(of("ganglion_module_state", &[("state", state)]), is, "{id} {state}");
-    }
-    for kind in KINDS {
-        let counted = snapshot["failures"][kind].as_u64().unwrap_or(0);
-        assert_eq!(
-            of("ganglion_module_failures_total", &[("kind", kind)]),
-            counted,
-            "{id} {kind}"
-        );
-    }
-    let breakers = snapshot["breakers"].as_object().unwrap();
-    for (callback, breaker) in breakers {
-        let trips = of("ganglion_breaker_trips_total", &[("callback", callback)]);
-        assert_eq!(breaker["trips"], trips);
-        for state in BREAKER_STATES {
-            let is = u64::from(breaker["state"] == state);
-            let labels = [("callback", callback.as_str()), ("state", state)];
-            assert_eq!(of("ganglion_breaker_state", &labels), is, "{id} {callback} {state}");
-        }
-    }
-    6 + STATES.len() + KINDS.len() + breakers.len() * (1 + BREAKER_STATES.len())
-}
-
-#[test]
-fn metrics_agree_with_the_snapshots_and_nothing_else_is_in_them() {
-    let mut fails = canned("fails", &json!({"check_can_shutdown_room": {"fail": "error"}}));
-    fails["breaker"] = json!({"window": 4, "minimum": 2, "open_for": "1h"});
-    let mut off = canned("off", &json!({}));
-    off["enabled"] = false.into();
-    let denies = canned("denies", &json!({CREATE: {"verdict": "deny"}}));
-    let server = TestServer::start(&with_modules(&json!([denies, fails, off]).to_string()));
-    for _ in 0..5 {
-        server.decide(CREATE, &bob());
-        server.decide("check_can_shutdown_room", &json!({"room_id": "!r:example.com"}));
-    }
-    follow(&server, "denies", "restart");
-    follow(&server, "denies", "quarantine");
-    server.decide(CREATE, &bob());
-
-    let listed = get(&server, MODULES).json();
-    let metrics = scrape(&server);
-    let modules = listed["modules"].as_array().unwrap();
-    let samples: usize = modules.iter().map(|snapshot| agree(&metrics, snapshot)).sum();
-    assert_eq!(metrics.samples.len(), samples, "{metrics:?}");
-    let of = |name, labels: &[_]| metrics.of(name, labels);
-    let open = [
-        ("module", "fails"),
-        ("callback", "check_can_shutdown_room"),
-        ("state", "open"),
-    ];
-    assert_eq!(of("ganglion_breaker_state", &open), Some(1));
-    let refused = [("module", "fails"), ("kind", "breaker_open")];
-    assert_eq!(of("ganglion_module_failures_total", &refused), Some(3));
-    let quarantined = [("module", "denies"), ("kind", "quarantined")];
-    assert_eq!(of("ganglion_module_failures_total", &quarantined), Some(1));
-}
-
-/// Has a cached function whose name must be escaped.
-struct Caches(Cached<OwnedUserId, bool>);
-
-impl Module for Caches {
-    type Config = NoConfig;
-
-    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
-        api.register_spam_checker_callbacks(SpamCheckerCallbacks::new().user_may_create_room(Self::may_create))?;
-        let known = api.cached(
-            "kno\"wn\\ \n}",
-            CacheOptions::new(),
-            async |_: &Self, _: OwnedUserId| Ok(true),
-        )?;
-        Ok(Self(known))
-    }
-}
-
-impl Caches {
-    async fn may_create(&self, args: &UserMayCreateRoom) -> Result<Verdict, ModuleError> {
-        self.0.get(args.user_id.clone()).await?;
-        Ok(Verdict::Pass)
-    }
-}
-
-#[test]
-fn caches_are_in_the_metrics_with_names_escaped() {
-    let registry = registry().with::<Caches>("test.Caches");
-    let yaml = with_modules("[{module: test.Caches}]");
-    let server = TestServer::serve(config_with(&yaml, &registry));
-    for _ in 0..3 {
-        server.decide(CREATE, &bob());
-    }
-    let labels = [("module", "test.Caches"), ("function", "kno\"wn\\ \n}")];
-    let of = |name: &str| scrape(&server).of(name, &labels);
-    assert_eq!(of("ganglion_cache_hits_total"), Some(2));
-    assert_eq!(of("ganglion_cache_misses_total"), Some(1));
-    assert_eq!(of("ganglion_cache_evictions_total"), Some(0));
-    poll_until(|| of("ganglion_cache_entries") == Some(1));
-
-    // A module that is off has no caches.
-    follow(&server, "test.Caches", "disable");
-    assert_eq!(of("ganglion_cache_hits_total"), None);
 }
 
 /// Its second constructor waits for the test.

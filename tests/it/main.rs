@@ -14,6 +14,7 @@ mod config_refused;
 mod fuzz;
 mod golden;
 mod isolation;
+mod metrics;
 mod neighbours;
 mod order;
 mod support;
