@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ganglion_actors::{CacheDefaults, ModuleCommand, ModuleSnapshot, ModuleSpec, Refused, WorkerThreads};
 use ganglion_api::NotConnected;
 use ganglion_dispatcher::{
-    AskError, Decision, DispatchHandle, DispatchPlan, Dispatching, JsonDecision, PlannedModule, Routed, StartError,
+    AskContext, AskError, Decision, DispatchHandle, DispatchPlan, Dispatching, JsonDecision, PlannedModule, Routed,
+    StartError,
 };
 use serde_json::Value;
 
@@ -78,12 +79,33 @@ impl Ganglion {
         self.handle.ask(args).await
     }
 
+    /// Asks for a caller, until a deadline, or below a call of a module. See [`AskContext`].
+    ///
+    /// # Cancellation
+    /// As for [`ask`](Self::ask).
+    pub async fn ask_in<C: Routed>(&self, context: AskContext, args: C) -> Decision<C> {
+        self.handle.ask_in(context, args).await
+    }
+
     /// Asks by a callback's name, with arguments and decision as JSON.
     ///
     /// # Errors
     /// There is no such callback, or the arguments are not its own.
     pub async fn ask_json(&self, callback: &str, args: Value) -> Result<JsonDecision, AskError> {
         self.handle.ask_json(callback, args).await
+    }
+
+    /// Asks by a callback's name, in a context.
+    ///
+    /// # Errors
+    /// As for [`ask_json`](Self::ask_json).
+    pub async fn ask_json_in(
+        &self,
+        context: AskContext,
+        callback: &str,
+        args: Value,
+    ) -> Result<JsonDecision, AskError> {
+        self.handle.ask_json_in(context, callback, args).await
     }
 
     /// Routes, web resources, modules and caches.
@@ -137,6 +159,7 @@ fn plan(config: &Config) -> DispatchPlan {
         server_name: config.server_name.clone(),
         homeserver: Arc::new(NotConnected),
         deadline: config.dispatch.deadline,
+        max_depth: config.dispatch.max_depth,
         cache: CacheDefaults {
             max_entries: config.cache.max_entries,
             ttl: config.cache.ttl,

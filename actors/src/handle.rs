@@ -264,6 +264,7 @@ impl ModuleHandle {
             breakers: breakers.collect(),
             in_flight: shared.admission.in_flight(),
             queued: shared.admission.waiting(),
+            shed: shared.admission.shed(),
             calls: shared.counters.calls(),
             failures: shared.counters.failures(),
             blocked: shared.blocked.load(Ordering::Relaxed),

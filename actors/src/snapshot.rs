@@ -37,6 +37,9 @@ pub struct ModuleSnapshot {
     pub in_flight: usize,
     /// How many wait for a permit.
     pub queued: usize,
+    /// How many calls that waited for a permit, or would have, gave way to others since the start. They failed as
+    /// `overloaded`.
+    pub shed: u64,
     /// How many calls were made since the start, failed ones too.
     pub calls: u64,
     /// How many of them failed, by kind.

@@ -227,10 +227,10 @@ impl<C: Routed, H> Chain<C, H> {
         }
     }
 
-    /// The worker has ended: nobody can be asked any more.
-    pub fn abandon(&mut self) {
+    /// Nobody can be asked any more: all who were not reached failed so.
+    pub fn abandon(&mut self, failure: &CallFailure) {
         while self.next_subscription().is_some() {
-            self.settle(Err(FailureKind::NotRunning.into()), Duration::ZERO);
+            self.settle(Err(failure.clone()), Duration::ZERO);
         }
     }
 

@@ -13,11 +13,13 @@
 //! - A [`DispatchHandle`] holds the deadline on the caller's side, so that it holds when a module blocks a worker.
 
 mod chain;
+mod context;
 mod decision;
 mod dispatcher;
 mod fields;
 mod fold;
 mod handle;
+mod intake;
 mod json;
 mod policy;
 mod resources;
@@ -26,10 +28,11 @@ mod routing;
 mod start;
 
 pub use chain::{Chain, Displaced, Question, neutral};
+pub use context::AskContext;
 pub use decision::{Decision, JsonDecision, Outcome, Step, StepResult};
 pub use fields::clean_error;
 pub use fold::{Fold, Folded, Routed};
-pub use handle::DispatchHandle;
+pub use handle::{DispatchCounts, DispatchHandle};
 pub use json::AskError;
 pub use policy::{Effect, FailureRule, Policy, Then};
 pub use resources::{MountedResource, ResourceTable};

@@ -1,7 +1,7 @@
 //! From modules' specs to a dispatcher that answers.
 
 use std::io;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub struct DispatchPlan {
     pub homeserver: Arc<dyn Homeserver>,
     /// The deadline of a whole chain.
     pub deadline: Duration,
+    /// How many calls may be on the way from a question to a module, itself and those of modules that caused it.
+    pub max_depth: usize,
     /// What cached functions have by default.
     pub cache: CacheDefaults,
     /// The global failure rules.
@@ -118,6 +120,8 @@ impl Dispatching {
             workers: dispatchers,
             turn: AtomicUsize::new(0),
             deadline: plan.deadline,
+            max_depth: plan.max_depth,
+            too_deep: AtomicU64::new(0),
             caches,
             stopped: CancellationToken::new(),
         };

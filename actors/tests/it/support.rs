@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ganglion_actors::{
-    Asking, BreakerSettings, CacheDefaults, CacheService, Incarnation, LoadError, ModuleHandle, ModuleLimits,
+    Asker, Asking, BreakerSettings, CacheDefaults, CacheService, Incarnation, LoadError, ModuleHandle, ModuleLimits,
     ModuleSpec, RestartSettings, Router, Surroundings, Tier, Worker, WorkerThreads,
 };
 use ganglion_api::{
@@ -108,7 +108,14 @@ impl Started {
         let (asking, answered) = Asks::new();
         let budget = incarnation.budget(Instant::now(), deadline);
         incarnation
-            .call(&self.worker, subscriber, Arc::new(args), budget, asking)
+            .call(
+                &self.worker,
+                subscriber,
+                Arc::new(args),
+                budget,
+                Asker::default(),
+                asking,
+            )
             .await;
         answered.await.expect("who asks is told")
     }
