@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ganglion_actors::{CacheDefaults, ModuleCommand, ModuleSnapshot, ModuleSpec, Refused, WorkerThreads};
-use ganglion_api::NotConnected;
+use ganglion_api::{Homeserver, NotConnected};
 use ganglion_dispatcher::{
     AskContext, AskError, Decision, DispatchHandle, DispatchPlan, Dispatching, JsonDecision, PlannedModule, Routed,
     StartError,
@@ -52,7 +52,17 @@ impl Ganglion {
     /// A constructor failed or panicked, the modules do not go together, or the system has no threads to give. Nothing
     /// is left running.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        let ganglion = Self::load(config).await?;
+        Self::start_with(config, Arc::new(NotConnected)).await
+    }
+
+    /// The same with a homeserver, which modules call through their [`ModuleApi`](ganglion_api::ModuleApi). If such a call
+    /// makes the homeserver ask again from the same task, the question is below the module's call by itself; if from
+    /// another, take the [`Lineage`](ganglion_actors::Lineage) along.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub async fn start_with(config: &Config, homeserver: Arc<dyn Homeserver>) -> Result<Self, StartError> {
+        let ganglion = Self::make(config, homeserver).await?;
         ganglion.lock().activate();
         Ok(ganglion)
     }
@@ -62,8 +72,12 @@ impl Ganglion {
     /// # Errors
     /// As for [`start`](Self::start).
     pub async fn load(config: &Config) -> Result<Self, StartError> {
+        Self::make(config, Arc::new(NotConnected)).await
+    }
+
+    async fn make(config: &Config, homeserver: Arc<dyn Homeserver>) -> Result<Self, StartError> {
         let workers = WorkerThreads::start(config.dispatch.workers).map_err(StartError::Workers)?;
-        let dispatching = Dispatching::start(plan(config), workers).await?;
+        let dispatching = Dispatching::start(plan(config, homeserver), workers).await?;
         let handle = dispatching.handle().clone();
         Ok(Self {
             handle,
@@ -139,7 +153,7 @@ impl Ganglion {
     }
 }
 
-fn plan(config: &Config) -> DispatchPlan {
+fn plan(config: &Config, homeserver: Arc<dyn Homeserver>) -> DispatchPlan {
     let planned = config.modules.iter().map(|module| PlannedModule {
         spec: ModuleSpec {
             id: module.id.clone(),
@@ -157,7 +171,7 @@ fn plan(config: &Config) -> DispatchPlan {
     });
     DispatchPlan {
         server_name: config.server_name.clone(),
-        homeserver: Arc::new(NotConnected),
+        homeserver,
         deadline: config.dispatch.deadline,
         max_depth: config.dispatch.max_depth,
         cache: CacheDefaults {

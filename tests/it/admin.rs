@@ -102,6 +102,7 @@ fn a_snapshot_says_what_a_module_is_doing() {
         "breakers": {CREATE: breaker},
         "in_flight": 0,
         "queued": 0,
+        "shed": 0,
         "calls": 1,
         "failures": {},
         "blocked": 0,

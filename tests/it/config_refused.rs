@@ -311,7 +311,6 @@ fn a_section_of_another_type_is_refused() {
 fn what_is_still_to_come_is_not_in_this_version() {
     assert_snapshot!(refused_with("
 admin: {tokens: []}
-dispatch: {max_depth: 8}
 cache: {idle: 1h}
 wire: {socket: x}
 on_failure: [{origin: federated, then: pass}]
@@ -320,7 +319,6 @@ modules:
   - {module: demo.DemoModule, tier: wasm}
 "), @r"
     g.yaml: admin.tokens: not in this version: it will come with tokens that have scopes
-    g.yaml: dispatch.max_depth: not in this version: it will come with modules that cause callbacks themselves
     g.yaml: on_failure[0].origin: not in this version: it will come with rules for local and federated events
     g.yaml: cache.idle: not in this version: it will come with expiry of results that nobody asks for
     g.yaml: modules[0].tier: not in this version: process is still to come; use inline, actor or thread

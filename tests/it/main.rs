@@ -16,6 +16,7 @@ mod golden;
 mod isolation;
 mod metrics;
 mod neighbours;
+mod nesting;
 mod order;
 mod support;
 mod survival;
