@@ -347,7 +347,8 @@ impl Admission {
 
     /// How many wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.0.waiting.load(Ordering::Relaxed)
+        // One more for the moment in which somebody gives way.
+        self.0.waiting.load(Ordering::Relaxed).min(self.0.mailbox)
     }
 
     /// How many calls gave way to others since the start.

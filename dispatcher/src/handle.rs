@@ -83,7 +83,7 @@ impl WorkerListener for DispatchWorkers {
 }
 
 /// What happened to questions as a whole since the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DispatchCounts {
     /// Those that no worker had room for.

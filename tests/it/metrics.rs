@@ -69,7 +69,15 @@ impl Metrics {
 
 fn sample(line: &str) -> Sample {
     let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    let (name, mut rest) = line.split_once('{').expect(line);
+    let Some((name, mut rest)) = line.split_once('{') else {
+        let (name, value) = line.split_once(' ').expect(line);
+        assert!(is_name(name) && name.starts_with("ganglion_"), "{line}");
+        return Sample {
+            name: name.into(),
+            labels: Vec::new(),
+            value: value.parse().expect(line),
+        };
+    };
     assert!(is_name(name) && name.starts_with("ganglion_"), "{line}");
     let mut labels = Vec::new();
     loop {
@@ -149,6 +157,7 @@ fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
         ("ganglion_module_calls_total", "calls"),
         ("ganglion_module_in_flight", "in_flight"),
         ("ganglion_module_queued", "queued"),
+        ("ganglion_module_shed_total", "shed"),
         ("ganglion_module_restarts_total", "restarts"),
         ("ganglion_module_blocked_total", "blocked"),
         ("ganglion_module_stuck_threads", "stuck_threads"),
@@ -177,7 +186,7 @@ fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
             assert_eq!(of("ganglion_breaker_state", &labels), is, "{id} {callback} {state}");
         }
     }
-    6 + STATES.len() + KINDS.len() + breakers.len() * (1 + BREAKER_STATES.len())
+    7 + STATES.len() + KINDS.len() + breakers.len() * (1 + BREAKER_STATES.len())
 }
 
 #[test]
@@ -200,7 +209,10 @@ fn metrics_agree_with_the_snapshots_and_nothing_else_is_in_them() {
     let metrics = scrape(&server);
     let modules = listed["modules"].as_array().unwrap();
     let samples: usize = modules.iter().map(|snapshot| agree(&metrics, snapshot)).sum();
-    assert_eq!(metrics.samples.len(), samples, "{metrics:?}");
+    // Those of the dispatcher as a whole.
+    let whole = ["ganglion_dispatch_refused_total", "ganglion_dispatch_too_deep_total"];
+    assert!(whole.iter().all(|name| metrics.of(name, &[]) == Some(0)), "{metrics:?}");
+    assert_eq!(metrics.samples.len(), samples + whole.len(), "{metrics:?}");
     let of = |name, labels: &[_]| metrics.of(name, labels);
     let open = [
         ("module", "fails"),
