@@ -153,7 +153,9 @@ impl Intake {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 displaced.refuse();
             }
-            None => dispatcher.do_send(Next),
+            // Its mailbox has no bound, so only its end is an error.
+            None if dispatcher.try_send(Next).is_err() => self.close(),
+            None => {}
         }
         Ok(())
     }
