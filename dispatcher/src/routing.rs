@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use ganglion_actors::{Incarnation, Router};
-use ganglion_api::Registered;
+use ganglion_api::{OwnedServerName, Registered};
 
 use crate::policy::FailureRule;
 use crate::resources::ResourceTable;
@@ -35,12 +35,13 @@ struct Modules {
 pub(crate) struct Routing {
     modules: Mutex<Modules>,
     on_failure: Vec<FailureRule>,
+    server_name: OwnedServerName,
     tables: ArcSwap<Tables>,
 }
 
 impl Routing {
     /// No module is routed yet.
-    pub(crate) fn new(places: Vec<Place>, on_failure: Vec<FailureRule>) -> Self {
+    pub(crate) fn new(places: Vec<Place>, on_failure: Vec<FailureRule>, server_name: OwnedServerName) -> Self {
         let modules = Modules {
             routed: places.iter().map(|_| None).collect(),
             places,
@@ -49,6 +50,7 @@ impl Routing {
         Self {
             modules: Mutex::new(modules),
             on_failure,
+            server_name,
             tables: ArcSwap::default(),
         }
     }
@@ -85,7 +87,7 @@ impl Routing {
             }
         }
         let tables = Tables {
-            routes: Arc::new(RoutingTable::new(routed(), &self.on_failure)?),
+            routes: Arc::new(RoutingTable::new(routed(), &self.on_failure, &self.server_name)?),
             resources: Arc::new(resources),
         };
         self.tables.store(Arc::new(tables));

@@ -85,7 +85,8 @@ impl Dispatching {
             priority: module.priority,
             on_failure: module.on_failure.clone(),
         });
-        let routing = Arc::new(Routing::new(places.collect(), plan.on_failure));
+        let routing = Routing::new(places.collect(), plan.on_failure, plan.server_name.clone());
+        let routing = Arc::new(routing);
         let caches = Arc::new(CacheService::new(plan.cache));
         let (loaded, listen) = watch::channel(false);
         let surroundings = Surroundings {
