@@ -34,6 +34,6 @@ pub use handle::DispatchHandle;
 pub use json::AskError;
 pub use policy::{Effect, FailureRule, Origin, Policy};
 pub use resources::{MountedResource, ResourceTable};
-pub use review::{FederatedDenial, NeverDecides, PassedOver, Review, RulePlace, Why};
+pub use review::{FederatedDenial, NeverDecides, PassedOver, Review, RuleList, RulePlace, Why};
 pub use route::{Route, RouteError, RoutedModule, RoutingTable, Subscription, Target};
 pub use start::{DispatchPlan, Dispatching, PlannedModule, StartError};

@@ -18,27 +18,36 @@ use crate::policy::{FailureRule, Origin};
 const OF_FEDERATED_EVENTS: [(&str, &str); 3] = [
     (
         CheckEventForSpam::SPEC.name,
-        "the event is stored redacted and soft-failed, for good",
+        "it is stored redacted and soft-failed, for good",
     ),
     (
         ShouldDropFederatedEvent::SPEC.name,
-        "the event is dropped as if it had never come",
+        "it is dropped as if it had never come",
     ),
     (FederatedUserMayInvite::SPEC.name, "the invite is refused"),
 ];
 
-/// Where a rule stands in the config.
+/// A list of rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RuleList {
+    /// That of the module at this place.
+    Module(usize),
+    /// The global one.
+    Global,
+}
+
+/// Where a rule stands in the config. What is looked at first is less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RulePlace {
-    /// The place of the module whose rule it is; `None` for a global rule.
-    pub module: Option<usize>,
-    /// Its place in the list.
+    /// The list.
+    pub list: RuleList,
+    /// The place in it.
     pub index: usize,
 }
 
 impl fmt::Display for RulePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(module) = self.module {
+        if let RuleList::Module(module) = self.list {
             write!(f, "modules[{module}].")?;
         }
         write!(f, "on_failure[{}]", self.index)
@@ -67,7 +76,6 @@ pub struct NeverDecides {
 
 /// Why a rule never decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Why {
     /// It names callbacks and categories, and none of the callbacks is in one of the categories.
     NoCallback,
@@ -150,8 +158,8 @@ pub(crate) fn review(modules: &[Reviewed<'_>], global: &[FailureRule]) -> Review
     let mut findings: BTreeMap<RulePlace, Findings> = BTreeMap::new();
     let mut review = Review::default();
     for (module, reviewed) in modules.iter().enumerate() {
-        let rules: Vec<_> = placed(Some(module), reviewed.rules)
-            .chain(placed(None, global))
+        let rules: Vec<_> = placed(RuleList::Module(module), reviewed.rules)
+            .chain(placed(RuleList::Global, global))
             .collect();
         for callback in reference().iter().filter(|callback| reviewed.has(callback)) {
             let mut denying: BTreeMap<RulePlace, BTreeSet<FailureKind>> = BTreeMap::new();
@@ -181,16 +189,16 @@ pub(crate) fn review(modules: &[Reviewed<'_>], global: &[FailureRule]) -> Review
     let own = modules
         .iter()
         .enumerate()
-        .flat_map(|(module, reviewed)| placed(Some(module), reviewed.rules));
-    for (place, rule) in own.chain(placed(None, global)) {
+        .flat_map(|(module, reviewed)| placed(RuleList::Module(module), reviewed.rules));
+    for (place, rule) in own.chain(placed(RuleList::Global, global)) {
         conclude(place, rule, findings.remove(&place).unwrap_or_default(), &mut review);
     }
     review
 }
 
-fn placed(module: Option<usize>, rules: &[FailureRule]) -> impl Iterator<Item = (RulePlace, &FailureRule)> {
+fn placed(list: RuleList, rules: &[FailureRule]) -> impl Iterator<Item = (RulePlace, &FailureRule)> {
     let placed = rules.iter().enumerate();
-    placed.map(move |(index, rule)| (RulePlace { module, index }, rule))
+    placed.map(move |(index, rule)| (RulePlace { list, index }, rule))
 }
 
 /// Shows one failure to the rules and notes how far each comes. Says which decides, and how.

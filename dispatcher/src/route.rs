@@ -21,7 +21,7 @@ pub trait Target {
     }
 }
 
-/// Nobody's.
+/// The way to nobody: a chain that is answered without calls.
 impl Target for () {}
 
 impl Target for Arc<Incarnation> {

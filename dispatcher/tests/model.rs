@@ -105,13 +105,13 @@ const POOL: &[(&str, &str, &[&str])] = &[
 
 /// By the server of the event's sender, of the requester, or of the user whom the args name; these names have no port.
 fn model_origin(spec: &CallbackSpec, args: &Value, server_name: &str) -> Origin {
-    let users = spec.args.iter().filter_map(|arg| match arg.name {
+    let mut users = spec.args.iter().filter_map(|arg| match arg.name {
         "event" => args["event"]["sender"].as_str(),
         "requester" => args["requester"]["user_id"].as_str(),
         "user_id" | "inviter" => args[arg.name].as_str(),
         _ => None,
     });
-    match users.last() {
+    match users.next() {
         Some(user) if !user.ends_with(&format!(":{server_name}")) => Origin::Federated,
         _ => Origin::Local,
     }

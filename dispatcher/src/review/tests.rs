@@ -35,8 +35,8 @@ fn federated(then: Then) -> FailureRule {
     }
 }
 
-fn place(module: Option<usize>, index: usize) -> RulePlace {
-    RulePlace { module, index }
+fn place(list: RuleList, index: usize) -> RulePlace {
+    RulePlace { list, index }
 }
 
 /// The rules that never decide, by their paths.
@@ -138,9 +138,12 @@ fn rules_before_that_match_all_are_named() {
         [
             (
                 "on_failure[2]".to_owned(),
-                Why::RulesBefore([place(None, 0), place(None, 1)].into())
+                Why::RulesBefore([place(RuleList::Global, 0), place(RuleList::Global, 1)].into())
             ),
-            ("on_failure[3]".to_owned(), Why::RulesBefore([place(Some(0), 0)].into())),
+            (
+                "on_failure[3]".to_owned(),
+                Why::RulesBefore([place(RuleList::Module(0), 0)].into())
+            ),
         ]
     );
 }
@@ -176,8 +179,8 @@ fn a_failure_that_denies_an_event_of_another_server_is_found_with_its_rules() {
     assert_eq!(
         denial.rules,
         [
-            (place(Some(0), 0), [FailureKind::Panicked].into()),
-            (place(None, 0), [FailureKind::Overloaded].into()),
+            (place(RuleList::Module(0), 0), [FailureKind::Panicked].into()),
+            (place(RuleList::Global, 0), [FailureKind::Overloaded].into()),
         ]
         .into()
     );
@@ -191,7 +194,7 @@ fn a_deny_rule_is_told_where_it_is_passed_over() {
     assert_eq!(
         found.passed_over,
         [PassedOver {
-            rule: place(None, 1),
+            rule: place(RuleList::Global, 1),
             callbacks: ["is_user_expired"].into(),
             never_decides: false,
         }]
@@ -202,7 +205,7 @@ fn a_deny_rule_is_told_where_it_is_passed_over() {
     assert!(found.passed_over[0].never_decides);
 }
 
-/// Every combine rule with and without a deny verdict, with and without an acting user.
+/// With and without a deny verdict, with and without an acting user.
 const CALLBACKS: [&str; 6] = [
     "check_event_for_spam",
     "check_media_file_for_spam",
@@ -280,15 +283,15 @@ fn resolved(modules: &[Drawn], global: &[FailureRule], denials_only: bool) -> Ve
     all
 }
 
-/// The rule at a place.
-fn rule_at<'a>(
+/// The list that a place is in.
+fn list_of<'a>(
     place: RulePlace,
     modules: &'a mut [Drawn],
     global: &'a mut Vec<FailureRule>,
 ) -> &'a mut Vec<FailureRule> {
-    match place.module {
-        Some(module) => &mut modules[module].rules,
-        None => global,
+    match place.list {
+        RuleList::Module(module) => &mut modules[module].rules,
+        RuleList::Global => global,
     }
 }
 
@@ -309,10 +312,10 @@ proptest! {
         let never: BTreeSet<_> = found.never.iter().map(|found| found.rule)
             .chain(found.passed_over.iter().filter(|found| found.never_decides).map(|found| found.rule))
             .collect();
-        let own = modules.iter().enumerate().flat_map(|(module, drawn)| placed(Some(module), &drawn.rules));
-        for (place, rule) in own.chain(placed(None, &global)) {
+        let own = modules.iter().enumerate().flat_map(|(module, drawn)| placed(RuleList::Module(module), &drawn.rules));
+        for (place, rule) in own.chain(placed(RuleList::Global, &global)) {
             let (mut without, mut global_without) = (modules.clone(), global.clone());
-            rule_at(place, &mut without, &mut global_without).remove(place.index);
+            list_of(place, &mut without, &mut global_without).remove(place.index);
             if never.contains(&place) {
                 prop_assert_eq!(
                     resolved(&modules, &global, false), resolved(&without, &global_without, false), "{}", place
@@ -322,7 +325,7 @@ proptest! {
             // It decides somewhere: with another word it says something else there. Only a deny rule says more with
             // another word, where nothing can be denied.
             let (mut other, mut global_other) = (modules.clone(), global.clone());
-            rule_at(place, &mut other, &mut global_other)[place.index].then =
+            list_of(place, &mut other, &mut global_other)[place.index].then =
                 if rule.then == Then::Pass { Then::Error } else { Then::Pass };
             let denies = rule.then == Then::Deny;
             prop_assert_ne!(
