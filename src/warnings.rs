@@ -51,8 +51,8 @@ fn never_decides(NeverDecides { rule, why }: &NeverDecides) -> String {
     let why = match why {
         Why::NoCallback => "none of its callbacks is in one of its categories".to_owned(),
         Why::NotRegistered => match rule.list {
-            RuleList::Module(_) => "this module registers no callback that it is for".to_owned(),
-            RuleList::Global => "no module registers a callback that it is for".to_owned(),
+            RuleList::Module(_) => "this module is asked in no callback that it is for".to_owned(),
+            RuleList::Global => "no module is asked in a callback that it is for".to_owned(),
         },
         Why::Origin => "the callbacks that it is for are always local, nobody acts in them".to_owned(),
         Why::Kinds(kinds) => {
