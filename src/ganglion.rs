@@ -128,7 +128,8 @@ impl Ganglion {
         &self.handle
     }
 
-    /// What an operator should look at: modules that are never asked, chains that can outlast their deadline.
+    /// What an operator should look at: modules that are never asked, chains that can outlast their deadline, failure
+    /// rules that do not do what they seem to.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         warnings::of(&self.handle)

@@ -14,14 +14,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ganglion_api::{CallFailure, Concern, FailureKind};
+use ganglion_api::{CallFailure, Concern, FailureKind, Then};
 use tokio::time::Instant;
 
 use crate::decision::{Decision, Outcome, Step, StepResult};
 use crate::fields::clean_error;
 use crate::fold::{Fold, Folded, Routed};
-use crate::policy::{Effect, Then};
-use crate::route::{Route, Subscription};
+use crate::policy::{Effect, Origin};
+use crate::route::{Route, Subscription, Target};
 
 /// What a chain knows so far.
 enum Progress<C: Routed> {
@@ -70,7 +70,7 @@ pub struct Chain<C: Routed, H = Arc<ganglion_actors::Incarnation>> {
     questions: u32,
 }
 
-impl<C: Routed, H> Chain<C, H> {
+impl<C: Routed, H: Target> Chain<C, H> {
     /// The callback at the start of its route.
     #[must_use]
     pub fn new(route: Arc<Route<C, H>>, args: C) -> Self {
@@ -276,7 +276,9 @@ impl<C: Routed, H> Chain<C, H> {
             return self.decide(Outcome::Error(error));
         }
         let subscription = &self.route.subscriptions()[self.steps.len()];
-        let then = subscription.policy.then(kind);
+        let origin = Origin::of(&*self.args, self.route.server_name());
+        let then = subscription.policy.then(kind, origin);
+        subscription.incarnation.policy_used(kind, then);
         let detail = detail.map(shortened);
         let (module, callback, reason) = (&*subscription.id, C::SPEC.name, detail.as_deref().unwrap_or_default());
         tracing::warn!(module, callback, %kind, reason, policy = then.as_str(), "module gave no answer");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ganglion_actors::{
-    CacheDefaults, CacheService, LoadError, ModuleHandle, ModuleSpec, ModuleState, Router, Surroundings,
+    BreakerMode, CacheDefaults, CacheService, LoadError, ModuleHandle, ModuleSpec, ModuleState, Router, Surroundings,
     WorkerListener, WorkerThreads,
 };
 use ganglion_api::{Homeserver, OwnedServerName};
@@ -86,8 +86,10 @@ impl Dispatching {
         let places = plan.modules.iter().map(|module| Place {
             priority: module.priority,
             on_failure: module.on_failure.clone(),
+            breakers_refuse: module.spec.breaker.mode == BreakerMode::Enabled,
         });
-        let routing = Arc::new(Routing::new(places.collect(), plan.on_failure));
+        let routing = Routing::new(places.collect(), plan.on_failure, plan.server_name.clone());
+        let routing = Arc::new(routing);
         let caches = Arc::new(CacheService::new(plan.cache));
         let (loaded, listen) = watch::channel(false);
         let surroundings = Surroundings {

@@ -169,6 +169,26 @@ impl Scrape {
                 counter(&mut family, &labels, module.failures.get(&kind).copied().unwrap_or(0))?;
             }
         }
+        self.policies(encoder)
+    }
+
+    /// Most of the many pairs are never used, so only those that were are written.
+    fn policies(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "What failures counted as, by kind";
+        let name = "ganglion_module_failure_policies";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for module in &self.modules {
+            for (kind, used) in &module.policies {
+                for (then, count) in used {
+                    let labels = [
+                        ("module", module.id.as_str()),
+                        ("kind", kind.as_str()),
+                        ("policy", then.as_str()),
+                    ];
+                    counter(&mut family, &labels, *count)?;
+                }
+            }
+        }
         Ok(())
     }
 

@@ -105,6 +105,7 @@ fn a_snapshot_says_what_a_module_is_doing() {
         "shed": 0,
         "calls": 1,
         "failures": {},
+        "policies": {},
         "blocked": 0,
         "stuck_threads": 0,
     });

@@ -20,6 +20,7 @@ mod neighbours;
 mod nesting;
 mod order;
 mod overload;
+mod policy;
 mod support;
 mod survival;
 mod web_resources;

@@ -176,6 +176,14 @@ fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
             "{id} {kind}"
         );
     }
+    let mut used = 0;
+    for (kind, policies) in snapshot["policies"].as_object().unwrap() {
+        for (policy, count) in policies.as_object().unwrap() {
+            let labels = [("kind", kind.as_str()), ("policy", policy.as_str())];
+            assert_eq!(count, of("ganglion_module_failure_policies_total", &labels));
+            used += 1;
+        }
+    }
     let breakers = snapshot["breakers"].as_object().unwrap();
     for (callback, breaker) in breakers {
         let trips = of("ganglion_breaker_trips_total", &[("callback", callback)]);
@@ -186,7 +194,7 @@ fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
             assert_eq!(of("ganglion_breaker_state", &labels), is, "{id} {callback} {state}");
         }
     }
-    7 + STATES.len() + KINDS.len() + breakers.len() * (1 + BREAKER_STATES.len())
+    7 + STATES.len() + KINDS.len() + used + breakers.len() * (1 + BREAKER_STATES.len())
 }
 
 #[test]
@@ -224,6 +232,8 @@ fn metrics_agree_with_the_snapshots_and_nothing_else_is_in_them() {
     assert_eq!(of("ganglion_module_failures_total", &refused), Some(3));
     let quarantined = [("module", "denies"), ("kind", "quarantined")];
     assert_eq!(of("ganglion_module_failures_total", &quarantined), Some(1));
+    let policy = [("module", "fails"), ("kind", "breaker_open"), ("policy", "synapse")];
+    assert_eq!(of("ganglion_module_failure_policies_total", &policy), Some(3));
 }
 
 /// Has a cached function whose name must be escaped.
