@@ -46,7 +46,7 @@ fn event(text: &str) -> Event {
 /// Every other call is a notification.
 async fn ask(ganglion: Ganglion, caller: Caller, number: usize) -> StepResult {
     let context = AskContext::new().caller(caller);
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         let args = CheckEventForSpam::new(event(&"x".repeat(500)));
         ganglion.ask_in(context, args).await.steps[0].result
     } else {

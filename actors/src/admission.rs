@@ -359,7 +359,10 @@ impl Admission {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
     use std::time::Duration;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -566,5 +569,87 @@ mod tests {
             (admission.0.shed(), admission.0.waiting(), admission.0.in_flight()),
             (2, 0, 0)
         );
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Come(usize, u64),
+        Leave(usize),
+        End(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..CallClass::ALL.len(), 0..3_u64).prop_map(|(class, caller)| Step::Come(class, caller)),
+            1 => (0..8_usize).prop_map(Step::Leave),
+            3 => (0..8_usize).prop_map(Step::End),
+        ]
+    }
+
+    /// Those who wait and run, as the admission gives it.
+    struct Crowd {
+        admission: Admission,
+        waiting: Vec<(CallClass, Place)>,
+        running: Vec<(CallClass, Slot)>,
+        refused: usize,
+    }
+
+    impl Crowd {
+        fn take(&mut self, step: Step) {
+            match step {
+                Step::Come(class, caller) => {
+                    let class = CallClass::ALL[class];
+                    let place = self.admission.0.enqueue(class, Caller::Link(caller)).unwrap();
+                    self.waiting.push((class, place));
+                }
+                Step::Leave(index) if index < self.waiting.len() => self.waiting.remove(index).1.reclaim(),
+                Step::End(index) if index < self.running.len() => drop(self.running.remove(index)),
+                _ => {}
+            }
+            let mut cx = Context::from_waker(Waker::noop());
+            for (class, place) in std::mem::take(&mut self.waiting) {
+                match place.poll(&mut cx) {
+                    Poll::Ready(Ok(slot)) => self.running.push((class, slot)),
+                    Poll::Ready(Err(_refused)) => self.refused += 1,
+                    Poll::Pending => self.waiting.push((class, place)),
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// Whoever comes, leaves and ends, in whatever order: nobody waits while there is a permit for them, and there are
+        /// never too many.
+        #[test]
+        fn nobody_waits_for_a_permit_that_is_free(
+            max_in_flight in 1..10_usize,
+            mailbox in 0..5_usize,
+            steps in proptest::collection::vec(step(), 0..100),
+        ) {
+            let mut crowd = Crowd {
+                admission: Admission::new(max_in_flight, mailbox),
+                waiting: Vec::new(),
+                running: Vec::new(),
+                refused: 0,
+            };
+            let came = steps.iter().filter(|step| matches!(step, Step::Come(..))).count();
+            let (mut left, mut ended) = (0, 0);
+            for step in steps {
+                left += usize::from(matches!(step, Step::Leave(index) if index < crowd.waiting.len()));
+                ended += usize::from(matches!(step, Step::End(index) if index < crowd.running.len()));
+                crowd.take(step);
+                let free = max_in_flight - crowd.running.len();
+                prop_assert_eq!(crowd.admission.in_flight(), crowd.running.len());
+                prop_assert_eq!(crowd.admission.waiting(), crowd.waiting.len());
+                prop_assert!(crowd.waiting.len() <= mailbox);
+                let others = crowd.running.iter().filter(|(class, _)| *class != CallClass::Gating).count();
+                prop_assert!(others <= max_in_flight - max_in_flight / RESERVED);
+                for (class, _) in &crowd.waiting {
+                    let reserved = if *class == CallClass::Gating { 0 } else { max_in_flight / RESERVED };
+                    prop_assert!(free <= reserved, "{:?} waits beside {} free permits", class, free);
+                }
+            }
+            prop_assert_eq!(came, crowd.waiting.len() + crowd.running.len() + crowd.refused + left + ended);
+        }
     }
 }

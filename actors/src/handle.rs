@@ -130,6 +130,11 @@ impl ModuleHandle {
         &self.shared.id
     }
 
+    /// Whether the two are one module: places are counted anew in each Ganglion of a process.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Its place among all modules, counted from 0.
     #[must_use]
     pub fn index(&self) -> usize {

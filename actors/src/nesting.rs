@@ -235,7 +235,7 @@ impl Lineage {
 
     /// The permit of the nearest call of this module that still runs.
     pub(crate) fn lent_by(&self, module: &ModuleHandle) -> Option<Arc<Lendable>> {
-        let mut calls = self.calls().filter(|call| call.module.index() == module.index());
+        let mut calls = self.calls().filter(|call| call.module.is(module));
         calls.find_map(|call| call.permit.upgrade())
     }
 }

@@ -98,12 +98,14 @@ impl<C: Routed> Job for Dispatch<C> {
         Box::pin(async move { drive(&worker, &self.chain, self.leg, self.deadline, &self.asker).await })
     }
 
-    fn refuse(self) {
+    fn refuse(self) -> bool {
         let mut chain = self.chain.lock();
         // Not if it went on elsewhere.
-        if chain.leg() == self.leg {
+        let wanted = chain.leg() == self.leg;
+        if wanted {
             chain.abandon(&too_many_wait());
         }
+        wanted
     }
 }
 
@@ -203,10 +205,12 @@ impl Job for Serve {
         })
     }
 
-    fn refuse(self) {
-        if self.requester.turn.withdraw() {
+    fn refuse(self) -> bool {
+        let wanted = self.requester.turn.withdraw();
+        if wanted {
             self.requester.end(Err(too_many_wait()));
         }
+        wanted
     }
 }
 

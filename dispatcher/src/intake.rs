@@ -23,14 +23,14 @@ pub(crate) trait Job: Message<Result = ()> + Send + 'static {
     /// Does it.
     fn begin(self, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>>;
 
-    /// There is no room for it.
-    fn refuse(self);
+    /// There is no room for it. Says whether it was still wanted.
+    fn refuse(self) -> bool;
 }
 
 /// A job that waits, its type forgotten.
 trait Waiting: Send {
     fn begin(self: Box<Self>, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>>;
-    fn refuse(self: Box<Self>);
+    fn refuse(self: Box<Self>) -> bool;
 }
 
 /// A job with who waits for it.
@@ -53,9 +53,9 @@ impl<J: Job> Waiting for Queued<J> {
         })
     }
 
-    fn refuse(self: Box<Self>) {
-        self.job.refuse();
-        let _ = self.done.send(());
+    fn refuse(self: Box<Self>) -> bool {
+        let wanted = self.job.refuse();
+        wanted && self.done.send(()).is_ok()
     }
 }
 
@@ -147,15 +147,16 @@ impl Intake {
         waiting.push(class, caller, job);
         let displaced = (waiting.len() > MAX_WAITING).then(|| waiting.give_way()).flatten();
         drop(waiting);
-        match displaced {
-            // The word that was sent for it will do for the new one.
-            Some((_, displaced)) => {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                displaced.refuse();
-            }
+        let Some((_, displaced)) = displaced else {
             // Its mailbox has no bound, so only its end is an error.
-            None if dispatcher.try_send(Next).is_err() => self.close(),
-            None => {}
+            if dispatcher.try_send(Next).is_err() {
+                self.close();
+            }
+            return Ok(());
+        };
+        // The word that was sent for it will do for the new one.
+        if displaced.refuse() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }

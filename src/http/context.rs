@@ -1,5 +1,6 @@
 //! What a request says about its question beside the arguments: who asks, and for how long.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -11,10 +12,14 @@ use super::error::HttpError;
 /// How long the caller waits, in milliseconds from the arrival of the headers on.
 const DEADLINE: &str = "x-ganglion-deadline-ms";
 
-/// Who asks: callers are told apart by their address.
+/// Who asks: callers are told apart by their address. All of an IPv6 network of 64 bits is one, since whoever has one of
+/// its addresses has them all.
 pub(super) fn caller(request: &HttpRequest) -> Caller {
-    let peer = request.peer_addr();
-    peer.map_or(Caller::Unnamed, |peer| Caller::Address(peer.ip().to_canonical()))
+    let peer = request.peer_addr().map(|peer| peer.ip().to_canonical());
+    peer.map_or(Caller::Unnamed, |address| match address {
+        IpAddr::V4(_) => Caller::Address(address),
+        IpAddr::V6(address) => Caller::Address(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
+    })
 }
 
 /// The context of a question. Its deadline begins now, so it is made before the body is read.
