@@ -270,3 +270,43 @@ pub(crate) fn remaining() -> Option<Duration> {
     let until = until.ok().flatten()?;
     Some(until.saturating_duration_since(Instant::now()))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::admission::Admission;
+    use crate::queue::CallClass;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_permit_that_was_lent_goes_back_when_nobody_uses_it() {
+        let admission = Admission::new(1, 0);
+        let (ledger, retired) = (admission.ledger(), CancellationToken::new());
+        let until = Instant::now() + Duration::from_secs(1);
+        let permit = admission.admit(&ledger, CallClass::Gating, Caller::Unnamed, until, &retired);
+        let mut above = Kept::Unlent(Held::Own(permit.await.unwrap()));
+        let lendable = above.lendable().unwrap();
+        let (weak, same) = (Arc::downgrade(&lendable), above.lendable().unwrap());
+        assert!(Arc::ptr_eq(&lendable, &same));
+
+        let below = lendable.borrow().await;
+        // One at a time.
+        let mut beside = Box::pin(same.borrow());
+        assert!(futures_util::poll!(&mut beside).is_pending());
+        drop(below);
+        let below = beside.await;
+        // The call below it lends it on.
+        let mut below = Kept::Unlent(below);
+        let deeper = below.lendable().unwrap().borrow().await;
+
+        // It is out for as long as one of them runs, though who comes now finds nobody to lend it.
+        drop(above);
+        drop(below);
+        assert_eq!(admission.in_flight(), 1);
+        assert!(weak.upgrade().is_some());
+        drop(deeper);
+        assert_eq!(admission.in_flight(), 0);
+        assert!(weak.upgrade().is_none());
+    }
+}

@@ -308,7 +308,7 @@ fn what_a_config_leaves_out_has_its_documented_default() {
     assert_eq!(config.admin.bind.to_string(), "127.0.0.1:9009");
     assert_eq!((config.http.max_body, config.admin.max_body), (1 << 20, 16 << 20));
     assert!(config.admin.token.is_none() && config.on_failure.is_empty());
-    assert_eq!(config.dispatch.deadline.as_secs(), 5);
+    assert_eq!((config.dispatch.deadline.as_secs(), config.dispatch.max_depth), (5, 8));
     assert_eq!((config.cache.max_entries, config.cache.ttl), (1000, None));
     let module = &config.modules[0];
     assert_eq!(module.priority, 0);

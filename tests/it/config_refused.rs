@@ -253,7 +253,7 @@ fn durations_sizes_addresses_and_numbers_have_their_form() {
     assert_snapshot!(refused_with("
 http: {bind: 'localhost:8009', max_body: lots}
 admin: {bind: 127.0.0.1, max_body: 0}
-dispatch: {deadline: 5, workers: 0}
+dispatch: {deadline: 5, workers: 0, max_depth: 0}
 cache: {max_entries: -1, ttl: 0s}
 "), @r"
     g.yaml: http.bind: expected an IP address and a port, such as 127.0.0.1:8009 or [::1]:8009
@@ -262,6 +262,7 @@ cache: {max_entries: -1, ttl: 0s}
     g.yaml: admin.max_body: expected 1 byte to 1GiB
     g.yaml: dispatch.workers: expected 1 to 1024, found 0
     g.yaml: dispatch.deadline: write a duration such as 500ms, 5s or 2m, found a number
+    g.yaml: dispatch.max_depth: expected 1 to 64, found 0
     g.yaml: cache.max_entries: expected 1 to 1000000000, found -1
     g.yaml: cache.ttl: expected more than zero and at most 365 days
     ");
