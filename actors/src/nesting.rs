@@ -59,16 +59,16 @@ enum Kept {
 
 impl Kept {
     fn lendable(&mut self) -> Option<Arc<Lendable>> {
-        if let Self::Unlent(held) = std::mem::replace(self, Self::Nothing) {
-            *self = Self::Lendable(Arc::new(Lendable {
+        let lendable = match std::mem::replace(self, Self::Nothing) {
+            Self::Unlent(held) => Arc::new(Lendable {
                 turn: Arc::new(Semaphore::new(1)),
                 _held: held,
-            }));
-        }
-        match self {
-            Self::Lendable(lendable) => Some(Arc::clone(lendable)),
-            _ => None,
-        }
+            }),
+            Self::Lendable(lendable) => lendable,
+            Self::Nothing => return None,
+        };
+        *self = Self::Lendable(Arc::clone(&lendable));
+        Some(lendable)
     }
 }
 

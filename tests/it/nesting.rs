@@ -43,7 +43,10 @@ impl Homeserver for Echo {
         let (ganglion, lineage) = (self.ganglion.get().unwrap().clone(), Lineage::here());
         Box::pin(async move {
             let ask = async move |context| {
-                let decision = ganglion.ask_in(context, create(arguments["n"].as_i64().unwrap())).await;
+                let args = create(arguments["n"].as_i64().unwrap());
+                let decision = ganglion.ask_in(context, args).await;
+                // The call above still runs, and has the only permit.
+                assert_eq!(ganglion.dispatch().modules()[0].snapshot().in_flight, 1);
                 json!(decision.into_json())
             };
             Ok(match self.way {
