@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Permit;
 use crate::breaker::Pass;
+use crate::course::Course;
 use crate::guard::guarded;
 use crate::incarnation::Incarnation;
 use crate::probe::Operation;
@@ -29,8 +30,9 @@ pub(crate) trait Work: Send + 'static {
 /// Where the answer of a call goes. It goes there at once: who asked may wait on a thread that is not stuck, though the
 /// way back is.
 pub trait Asking<T>: Clone + Send + 'static {
-    /// The module's code would begin now. If this is false it does not, since the call was withdrawn.
-    fn begin(&self) -> bool;
+    /// The module's code would begin now; `course` says how it goes on. If this is false it does not, since the call was
+    /// withdrawn.
+    fn begin(&self, course: &Arc<Course>) -> bool;
 
     /// The call has ended. It may be told so again, when its budget is over on this side and its thread says something
     /// later: then the first one holds.
@@ -106,6 +108,7 @@ pub(crate) struct Call<W, A> {
     pub(crate) pass: Option<Pass>,
     pub(crate) work: W,
     pub(crate) asking: A,
+    pub(crate) course: Arc<Course>,
     pub(crate) until: Instant,
     pub(crate) permit: Permit,
 }
@@ -118,6 +121,7 @@ impl<W: Work, A: Asking<W::Output>> Call<W, A> {
             pass,
             work,
             asking,
+            course,
             until,
             permit,
         } = self;
@@ -126,10 +130,10 @@ impl<W: Work, A: Asking<W::Output>> Call<W, A> {
         let run = async {
             if !incarnation.still_passes(operation, pass) {
                 not_begun.set(Some(Ended::Refused));
-            } else if !asking.begin() {
+            } else if !asking.begin(&course) {
                 not_begun.set(Some(Ended::Withdrawn));
             } else {
-                return work.run().await;
+                return course.follow(work.run(), until).await;
             }
             Err(ModuleError::message("not begun"))
         };

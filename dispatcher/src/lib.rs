@@ -33,5 +33,5 @@ pub use handle::DispatchHandle;
 pub use json::AskError;
 pub use policy::{Effect, FailureRule, Policy, Then};
 pub use resources::{MountedResource, ResourceTable};
-pub use route::{Route, RouteError, RoutedModule, RoutingTable, Subscription};
+pub use route::{Route, RouteError, RoutedModule, RoutingTable, Subscription, Target};
 pub use start::{DispatchPlan, Dispatching, PlannedModule, StartError};

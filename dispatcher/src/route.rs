@@ -7,11 +7,28 @@ use std::sync::Arc;
 
 use ganglion_actors::{Incarnation, ModuleHandle};
 use ganglion_api::{
-    Callback, CallbackSpec, Category, Combine, JsonError, LoginType, OnUpdate, Registered, Registration, Subscriber,
-    reference, visit_all,
+    Callback, CallbackSpec, Category, Combine, FailureKind, JsonError, LoginType, OnUpdate, Registered, Registration,
+    Subscriber, reference, visit_all,
 };
 
 use crate::policy::{FailureRule, Policy};
+
+/// The way to a module, as far as a chain needs it.
+pub trait Target {
+    /// These args made the module panic or hang.
+    fn harmed<C: Callback>(&self, args: &C, cause: FailureKind) {
+        let _ = (args, cause);
+    }
+}
+
+/// Nobody's.
+impl Target for () {}
+
+impl Target for Arc<Incarnation> {
+    fn harmed<C: Callback>(&self, args: &C, cause: FailureKind) {
+        Incarnation::harmed(self, args, cause);
+    }
+}
 
 /// One module's place on a route.
 pub struct Subscription<C: Callback, H = Arc<Incarnation>> {
