@@ -17,6 +17,7 @@ mod isolation;
 mod metrics;
 mod neighbours;
 mod order;
+mod poison;
 mod support;
 mod survival;
 mod web_resources;
