@@ -65,7 +65,8 @@ impl Course {
         !self.away.load(Ordering::Acquire)
     }
 
-    /// Its budget is over. If it waits and its thread is free, then nobody else holds it up.
+    /// Its budget is over. If it waits and its thread is free, then nobody else holds it up; a thread that has ended is as
+    /// one that is busy.
     pub(crate) fn is_over(&self, thread_is_busy: bool) {
         if !thread_is_busy {
             self.own.store(true, Ordering::Release);

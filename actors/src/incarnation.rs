@@ -445,7 +445,7 @@ impl Incarnation {
                             // It may be about to say so itself.
                             tokio::task::yield_now().await;
                         }
-                        course.is_over(thread.is_busy());
+                        course.is_over(thread.is_busy() || thread.has_ended());
                         return Err(FailureKind::DeadlineExceeded);
                     }
                     // The thread was given up for this very call.

@@ -1,6 +1,6 @@
 //! Poison input: args that make a module panic or hang three times bypass it.
 
-use ganglion::actors::{ModuleHandle, ModuleState};
+use ganglion::actors::{ModuleHandle, ModuleState, Tier};
 use ganglion::api::testing::{Misbehave, Misbehaviour};
 use ganglion::registry;
 use serde_json::{Value, json};
@@ -23,7 +23,8 @@ impl Scene {
     /// It misbehaves for every event with the body `bad`.
     fn new(tier: &str, misbehave: Misbehave) -> Self {
         let misbehaviour = Misbehaviour::new(misbehave).for_key("bad");
-        Self::with(tier, misbehaviour.clone(), misbehaviour, &json!({"mode": "disabled"}))
+        let nothing = Misbehaviour::new(misbehave).every(0);
+        Self::with(tier, misbehaviour, nothing, &json!({"mode": "disabled"}))
     }
 
     /// It misbehaves in two ways.
@@ -62,8 +63,13 @@ impl Scene {
         self.server.ganglion.dispatch().module("m").unwrap()
     }
 
-    /// What it did is over, and it takes calls again.
-    fn recover(&self) {
+    /// What it did is over, after this many threads that were given up, and it takes calls again.
+    fn recover(&self, blocked: u64) {
+        poll_until(|| {
+            let snapshot = self.module().snapshot();
+            let restarted = snapshot.tier != Tier::Thread || snapshot.restarts >= blocked;
+            snapshot.blocked == blocked && restarted
+        });
         self.misbehaviour.calm();
         poll_until(|| self.module().stuck_threads() == 0 && self.module().state() == ModuleState::Running);
         self.misbehaviour.resume();
@@ -92,7 +98,7 @@ fn three_strikes(tier: &str, misbehave: Misbehave, cause: &str) {
             [("m", cause), ("after", "pass")],
             "{tier} {misbehave}: {decision}"
         );
-        scene.recover();
+        scene.recover(if misbehave == Misbehave::Block { attempt } else { 0 });
     }
     let (calls, restarts) = (scene.misbehaviour.calls(), scene.module().snapshot().restarts);
     let decision = scene.ask(EVENT, "bad", 4);
@@ -232,7 +238,7 @@ fn calls_that_share_a_thread_with_one_that_blocks_it_are_no_poison() {
                     "{tier}: {innocent}"
                 );
             });
-            scene.recover();
+            scene.recover(attempt);
         }
         let poison = scene.poison();
         assert_eq!(poison.as_array().unwrap().len(), 1, "{tier}: {poison}");
@@ -251,7 +257,8 @@ fn a_module_that_hangs_whatever_it_gets_is_its_breaker_s_business() {
     for tier in TIERS {
         let hangs = Misbehaviour::new(Misbehave::Hang);
         let breaker = json!({"window": 4, "minimum": 4, "open_for": "1h"});
-        let scene = Scene::with(tier, hangs.clone(), hangs, &breaker);
+        let nothing = Misbehaviour::new(Misbehave::Hang).every(0);
+        let scene = Scene::with(tier, hangs, nothing, &breaker);
         for (attempt, body) in ["bad", "bad", "x", "y"].into_iter().enumerate() {
             let decision = scene.ask(EVENT, body, attempt as u64);
             assert_eq!(
@@ -280,7 +287,7 @@ fn panics_are_not_forgotten_by_restarts_and_commands() {
     let scene = Scene::new("actor", Misbehave::Panic);
     for attempt in 1..=3 {
         scene.ask(EVENT, "bad", attempt);
-        scene.recover();
+        scene.recover(0);
         follow(&scene.server, "m", "restart");
     }
     assert_eq!(scene.ask(EVENT, "bad", 4)["steps"][0]["result"], "quarantined");
