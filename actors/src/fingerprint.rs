@@ -46,7 +46,8 @@ const OF_ARGS: [&str; 9] = [
 /// - Everywhere else (other args, and the types in them such as a `Requester` or a `Presence`) the keys of devices,
 ///   tokens, timestamps, files and requests are left out, and `state_events`.
 ///
-/// The order of keys does not matter, that of arrays does. It is keyed, and means nothing in another process.
+/// It takes all of the args to make one, a whole file perhaps. So it is made only after a panic or a hang, and for the
+/// calls of a callback that has strikes. The order of keys does not matter, that of arrays does. It is keyed, and means nothing in another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Fingerprint(pub(crate) u64);
 

@@ -73,7 +73,7 @@ async fn order(
     let (ganglion, module) = (surface.ganglion.clone(), id.clone());
     match detached(async move { ganglion.command(&module, command).await }).await {
         Ok(snapshot) => Ok(HttpResponse::Ok().json(snapshot)),
-        Err(error) => Err(not_followed(error, &id, &surface)),
+        Err(error) => Err(not_followed(&error, &id, &surface)),
     }
 }
 
@@ -85,11 +85,11 @@ async fn clear_poison(
     read(payload, surface.max_body).await?;
     match surface.ganglion.clear_poison(&id) {
         Ok(snapshot) => Ok(HttpResponse::Ok().json(snapshot)),
-        Err(error) => Err(not_followed(error, &id, &surface)),
+        Err(error) => Err(not_followed(&error, &id, &surface)),
     }
 }
 
-fn not_followed(error: CommandError, id: &str, surface: &Surface) -> HttpError {
+fn not_followed(error: &CommandError, id: &str, surface: &Surface) -> HttpError {
     match error {
         CommandError::UnknownModule => unknown(id, surface),
         CommandError::Refused(refused) => HttpError::new(StatusCode::CONFLICT, "M_BAD_STATE", refused.to_string()),

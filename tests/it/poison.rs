@@ -1,5 +1,7 @@
 //! Poison input: args that make a module panic or hang three times bypass it.
 
+use std::time::Duration;
+
 use ganglion::actors::{ModuleHandle, ModuleState, Tier};
 use ganglion::api::testing::{Misbehave, Misbehaviour};
 use ganglion::registry;
@@ -24,20 +26,25 @@ impl Scene {
     fn new(tier: &str, misbehave: Misbehave) -> Self {
         let misbehaviour = Misbehaviour::new(misbehave).for_key("bad");
         let nothing = Misbehaviour::new(misbehave).every(0);
-        Self::with(tier, misbehaviour, nothing, &json!({"mode": "disabled"}))
+        // The first panic of a process takes its time, to print where it was.
+        let budget = if misbehave == Misbehave::Panic { "20s" } else { "200ms" };
+        Self::with(tier, misbehaviour, nothing, &json!({"call_timeout": budget}))
     }
 
-    /// It misbehaves in two ways.
-    fn with(tier: &str, misbehaviour: Misbehaviour, other: Misbehaviour, breaker: &Value) -> Self {
+    /// It misbehaves in two ways, and has these keys.
+    fn with(tier: &str, misbehaviour: Misbehaviour, other: Misbehaviour, keys: &Value) -> Self {
         let passes = json!({"verdict": "pass"});
         let answers = json!({EVENT: passes, "should_drop_federated_event": passes});
         let mut m = canned("m", &answers);
         m["module"] = "test.M".into();
         m["tier"] = tier.into();
-        m["breaker"] = breaker.clone();
+        m["breaker"] = json!({"mode": "disabled"});
         m["call_timeout"] = "200ms".into();
         m["restart"] = json!({"max": 1000, "backoff": ["1ms", "2ms"]});
         m["on_failure"] = json!([{"kind": "quarantined", "then": "deny"}, {"then": "pass"}]);
+        for (key, value) in keys.as_object().unwrap() {
+            m[key] = value.clone();
+        }
         let modules = json!([m, canned("after", &answers)]);
         let registry = registry()
             .misbehaving("test.Other", "ganglion.modules.Canned", other)
@@ -223,7 +230,7 @@ fn calls_that_share_a_thread_with_one_that_blocks_it_are_no_poison() {
     for tier in TIERS {
         let waits = Misbehaviour::new(Misbehave::Hang).for_key("innocent");
         let blocks = Misbehaviour::new(Misbehave::Block).for_key("bad");
-        let scene = Scene::with(tier, blocks, waits.clone(), &json!({"mode": "disabled"}));
+        let scene = Scene::with(tier, blocks, waits.clone(), &json!({}));
         for attempt in 1..=3 {
             let innocents = waits.misbehaved();
             std::thread::scope(|scope| {
@@ -256,7 +263,7 @@ fn calls_that_share_a_thread_with_one_that_blocks_it_are_no_poison() {
 fn a_module_that_hangs_whatever_it_gets_is_its_breaker_s_business() {
     for tier in TIERS {
         let hangs = Misbehaviour::new(Misbehave::Hang);
-        let breaker = json!({"window": 4, "minimum": 4, "open_for": "1h"});
+        let breaker = json!({"breaker": {"window": 4, "minimum": 4, "open_for": "1h"}});
         let nothing = Misbehaviour::new(Misbehave::Hang).every(0);
         let scene = Scene::with(tier, hangs, nothing, &breaker);
         for (attempt, body) in ["bad", "bad", "x", "y"].into_iter().enumerate() {
@@ -274,6 +281,35 @@ fn a_module_that_hangs_whatever_it_gets_is_its_breaker_s_business() {
         follow(&scene.server, "m", "restart");
         // It would be the third time.
         let decision = scene.ask(EVENT, "bad", 6);
+        assert_eq!(
+            decision["steps"][0]["result"], "deadline_exceeded",
+            "{tier}: {decision}"
+        );
+        assert_eq!(scene.poison(), json!([]), "{tier}");
+    }
+}
+
+#[test]
+fn a_hang_after_a_wait_for_a_permit_is_no_strike() {
+    for tier in TIERS {
+        let hangs = Misbehaviour::new(Misbehave::Hang).for_key("bad");
+        let slow = Misbehaviour::new(Misbehave::Slow(Duration::from_millis(50))).for_key("slow");
+        let scene = Scene::with(tier, hangs, slow, &json!({"max_in_flight": 1}));
+        for attempt in 1..=3 {
+            std::thread::scope(|scope| {
+                let slow = scope.spawn(|| scene.ask(EVENT, "slow", attempt));
+                poll_until(|| scene.module().snapshot().in_flight == 1);
+                let waited = scene.ask(EVENT, "bad", attempt);
+                let result = waited["steps"][0]["result"].as_str().unwrap();
+                // The permit comes too late, perhaps.
+                assert!(
+                    ["deadline_exceeded", "overloaded"].contains(&result),
+                    "{tier}: {waited}"
+                );
+                slow.join().unwrap();
+            });
+        }
+        let decision = scene.ask(EVENT, "bad", 4);
         assert_eq!(
             decision["steps"][0]["result"], "deadline_exceeded",
             "{tier}: {decision}"
