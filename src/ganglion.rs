@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ganglion_actors::{CacheDefaults, ModuleCommand, ModuleSnapshot, ModuleSpec, Refused, WorkerThreads};
-use ganglion_api::NotConnected;
+use ganglion_api::{Homeserver, NotConnected};
 use ganglion_dispatcher::{
-    AskError, Decision, DispatchHandle, DispatchPlan, Dispatching, JsonDecision, PlannedModule, Routed, StartError,
+    AskContext, AskError, Decision, DispatchHandle, DispatchPlan, Dispatching, JsonDecision, PlannedModule, Routed,
+    StartError,
 };
 use serde_json::Value;
 
@@ -51,7 +52,17 @@ impl Ganglion {
     /// A constructor failed or panicked, the modules do not go together, or the system has no threads to give. Nothing
     /// is left running.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        let ganglion = Self::load(config).await?;
+        Self::start_with(config, Arc::new(NotConnected)).await
+    }
+
+    /// The same with a homeserver, which modules call through their [`ModuleApi`](ganglion_api::ModuleApi). If such a call
+    /// makes the homeserver ask again from the same task, the question is below the module's call by itself; if from
+    /// another, take the [`Lineage`](ganglion_actors::Lineage) along.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub async fn start_with(config: &Config, homeserver: Arc<dyn Homeserver>) -> Result<Self, StartError> {
+        let ganglion = Self::make(config, homeserver).await?;
         ganglion.lock().activate();
         Ok(ganglion)
     }
@@ -61,8 +72,12 @@ impl Ganglion {
     /// # Errors
     /// As for [`start`](Self::start).
     pub async fn load(config: &Config) -> Result<Self, StartError> {
+        Self::make(config, Arc::new(NotConnected)).await
+    }
+
+    async fn make(config: &Config, homeserver: Arc<dyn Homeserver>) -> Result<Self, StartError> {
         let workers = WorkerThreads::start(config.dispatch.workers).map_err(StartError::Workers)?;
-        let dispatching = Dispatching::start(plan(config), workers).await?;
+        let dispatching = Dispatching::start(plan(config, homeserver), workers).await?;
         let handle = dispatching.handle().clone();
         Ok(Self {
             handle,
@@ -78,6 +93,14 @@ impl Ganglion {
         self.handle.ask(args).await
     }
 
+    /// Asks for a caller, until a deadline, or below a call of a module. See [`AskContext`].
+    ///
+    /// # Cancellation
+    /// As for [`ask`](Self::ask).
+    pub async fn ask_in<C: Routed>(&self, context: AskContext, args: C) -> Decision<C> {
+        self.handle.ask_in(context, args).await
+    }
+
     /// Asks by a callback's name, with arguments and decision as JSON.
     ///
     /// # Errors
@@ -86,13 +109,27 @@ impl Ganglion {
         self.handle.ask_json(callback, args).await
     }
 
+    /// Asks by a callback's name, in a context.
+    ///
+    /// # Errors
+    /// As for [`ask_json`](Self::ask_json).
+    pub async fn ask_json_in(
+        &self,
+        context: AskContext,
+        callback: &str,
+        args: Value,
+    ) -> Result<JsonDecision, AskError> {
+        self.handle.ask_json_in(context, callback, args).await
+    }
+
     /// Routes, web resources, modules and caches.
     #[must_use]
     pub fn dispatch(&self) -> &DispatchHandle {
         &self.handle
     }
 
-    /// What an operator should look at: modules that are never asked, chains that can outlast their deadline.
+    /// What an operator should look at: modules that are never asked, chains that can outlast their deadline, failure
+    /// rules that do not do what they seem to.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         warnings::of(&self.handle)
@@ -127,7 +164,7 @@ impl Ganglion {
     }
 }
 
-fn plan(config: &Config) -> DispatchPlan {
+fn plan(config: &Config, homeserver: Arc<dyn Homeserver>) -> DispatchPlan {
     let planned = config.modules.iter().map(|module| PlannedModule {
         spec: ModuleSpec {
             id: module.id.clone(),
@@ -145,8 +182,9 @@ fn plan(config: &Config) -> DispatchPlan {
     });
     DispatchPlan {
         server_name: config.server_name.clone(),
-        homeserver: Arc::new(NotConnected),
+        homeserver,
         deadline: config.dispatch.deadline,
+        max_depth: config.dispatch.max_depth,
         cache: CacheDefaults {
             max_entries: config.cache.max_entries,
             ttl: config.cache.ttl,

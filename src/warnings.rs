@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ganglion_actors::ModuleState;
-use ganglion_api::RECOMMENDED_NAMESPACE;
-use ganglion_dispatcher::DispatchHandle;
+use ganglion_api::{FailureKind, RECOMMENDED_NAMESPACE};
+use ganglion_dispatcher::{DispatchHandle, FederatedDenial, NeverDecides, PassedOver, RuleList, Why};
 
 /// The warnings about modules that were loaded together.
 pub(crate) fn of(dispatch: &DispatchHandle) -> Vec<String> {
@@ -31,7 +31,86 @@ pub(crate) fn of(dispatch: &DispatchHandle) -> Vec<String> {
         )
     }));
     warnings.extend(long_chains(dispatch));
+    warnings.extend(failure_rules(dispatch));
     warnings
+}
+
+/// Rules that never decide, that deny events of other servers, or that deny where nothing can be denied.
+fn failure_rules(dispatch: &DispatchHandle) -> Vec<String> {
+    let review = dispatch.review();
+    let never = review.never.iter().map(never_decides);
+    let passed_over = review.passed_over.iter().map(passed_over);
+    let federated = review.federated.iter().map(|denial| {
+        let module = &dispatch.modules()[denial.module];
+        federated_denial(denial, module.id())
+    });
+    never.chain(passed_over).chain(federated).collect()
+}
+
+fn never_decides(NeverDecides { rule, why }: &NeverDecides) -> String {
+    let why = match why {
+        Why::NoCallback => "none of its callbacks is in one of its categories".to_owned(),
+        Why::NotRegistered => match rule.list {
+            RuleList::Module(_) => "this module is asked in no callback that it is for".to_owned(),
+            RuleList::Global => "no module is asked in a callback that it is for".to_owned(),
+        },
+        Why::Origin => "the callbacks that it is for are always local, nobody acts in them".to_owned(),
+        Why::Kinds(kinds) => {
+            let reasons = kinds.iter().map(|kind| match kind {
+                FailureKind::BreakerOpen => "breaker_open needs a breaker with mode enabled".to_owned(),
+                kind => format!("{kind} does not happen in this version"),
+            });
+            reasons.collect::<Vec<_>>().join(", ")
+        }
+        Why::RulesBefore(rules) => {
+            let decide = if rules.len() == 1 { "decides" } else { "decide" };
+            format!("{} before it {decide} all that it is for", listed(rules))
+        }
+        Why::NoDenyVerdict => "it denies, and nothing that it is for can be denied".to_owned(),
+    };
+    format!("{rule}: it can never match: {why}")
+}
+
+fn passed_over(passed_over: &PassedOver) -> String {
+    let PassedOver { rule, callbacks, .. } = passed_over;
+    let elsewhere = if passed_over.never_decides {
+        "; it decides nowhere else"
+    } else {
+        ""
+    };
+    format!(
+        "{rule}: it denies, so it is passed over in {}, where nothing can be denied{elsewhere}",
+        listed(callbacks)
+    )
+}
+
+fn federated_denial(denial: &FederatedDenial, id: &str) -> String {
+    let FederatedDenial {
+        module,
+        callback,
+        effect,
+        rules,
+    } = denial;
+    let denying = rules
+        .iter()
+        .map(|(rule, kinds)| format!("{rule} denies on {}", listed(kinds)));
+    let denying = denying.collect::<Vec<_>>().join(", ");
+    let first = rules.keys().next().map(ToString::to_string).unwrap_or_default();
+    format!(
+        "modules[{module}] ({id}): a failure may deny a federated event in {callback}, and {effect}: {denying}; put \
+         {{ callback: {callback}, origin: federated, then: pass }} before {first}, or add origin: local to {}",
+        listed(rules.keys())
+    )
+}
+
+/// `a, b and c`.
+fn listed<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    match &items[..] {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
 }
 
 /// Modules on no route and with no resource.

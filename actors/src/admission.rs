@@ -1,20 +1,25 @@
-//! Who may call a module right now: a bounded number runs, a bounded number waits.
+//! Who may call a module right now: a bounded number runs, a bounded number waits, and who waits takes turns.
 //!
 //! The capacity of an actix mailbox bounds neither running handlers nor what clones of an address push, so the right
-//! to have a call running is a permit of our own, over all workers.
+//! to have a call running is a permit of our own, over all workers. It is no semaphore of tokio's, since that knows one
+//! line only: here gating calls have a share of their own, and one caller's flood waits behind itself.
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use ganglion_api::FailureKind;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use ganglion_api::{CallFailure, FailureKind};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::queue::{CallClass, Caller, FairQueue, Ticket};
 use crate::thread::ModuleThread;
+
+/// Which part of the permits is for gating calls alone: a quarter, rounded down.
+const RESERVED: usize = 4;
 
 /// Something that is held on a thread, and given back when the thread is given up.
 pub(crate) trait Reclaim: Send + Sync {
@@ -27,7 +32,7 @@ pub(crate) trait Reclaim: Send + Sync {
 /// When the thread is given up they come back at once: what runs there may never end, and is never answered.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    permits: Arc<Semaphore>,
+    permits: Arc<Permits>,
     out: AtomicUsize,
 }
 
@@ -36,11 +41,11 @@ impl Ledger {
     const RECLAIMED: usize = 1 << (usize::BITS - 1);
 
     /// Counts a permit that is on its way to the thread.
-    fn lend(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Permit {
+    fn lend(self: &Arc<Self>, slot: Slot) -> Permit {
         let reclaimed = self.out.fetch_add(1, Ordering::AcqRel) & Self::RECLAIMED != 0;
         Permit {
             ledger: (!reclaimed).then(|| Arc::clone(self)),
-            permit: Some(permit),
+            slot: Some(slot),
         }
     }
 }
@@ -49,7 +54,9 @@ impl Reclaim for Ledger {
     fn reclaim(&self) {
         let out = self.out.fetch_or(Self::RECLAIMED, Ordering::AcqRel);
         if out & Self::RECLAIMED == 0 {
-            self.permits.add_permits(out);
+            for _ in 0..out {
+                self.permits.put_back();
+            }
         }
     }
 }
@@ -58,61 +65,188 @@ impl Reclaim for Ledger {
 #[derive(Debug)]
 pub(crate) struct Permit {
     ledger: Option<Arc<Ledger>>,
-    permit: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let Some(ledger) = &self.ledger else { return };
         let reclaimed = ledger.out.fetch_sub(1, Ordering::AcqRel) & Ledger::RECLAIMED != 0;
-        if reclaimed && let Some(permit) = self.permit.take() {
-            permit.forget();
+        if reclaimed && let Some(slot) = self.slot.take() {
+            slot.forget();
         }
     }
 }
 
-/// The permits of one module, over all threads.
+/// One of a module's permits, wherever it is held. It goes back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Admission {
-    permits: Arc<Semaphore>,
-    max_in_flight: usize,
-    waiting: Arc<AtomicUsize>,
-    mailbox: usize,
-}
+struct Slot(Option<Arc<Permits>>);
 
-/// One who waits for a permit, counted until it is dropped.
-struct Waiting(Arc<AtomicUsize>);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+impl Slot {
+    /// It was given back already.
+    fn forget(mut self) {
+        self.0 = None;
     }
 }
 
-type Acquire = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(permits) = &self.0 {
+            permits.put_back();
+        }
+    }
+}
+
+/// Why a call was not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The module takes no calls any more.
+    NotRunning,
+    /// There is no room to wait.
+    Full,
+    /// It waited, and gave way to another call.
+    Shed,
+    /// No permit came free in time.
+    Late,
+}
+
+impl Refusal {
+    /// As the failure that it is; `absence` is why the module takes no calls.
+    pub(crate) fn failure(self, absence: FailureKind) -> CallFailure {
+        let overloaded = |detail: &str| CallFailure::new(FailureKind::Overloaded, Some(detail.to_owned()));
+        match self {
+            Self::NotRunning => absence.into(),
+            Self::Full => overloaded("its mailbox is full"),
+            Self::Shed => overloaded("shed: its mailbox is full, and another call came before this one"),
+            Self::Late => overloaded("no permit came free in time"),
+        }
+    }
+}
+
+type Grant = oneshot::Sender<Result<Slot, Refusal>>;
+
+/// The permits of one module, over all threads, and those who wait for one.
+#[derive(Debug)]
+struct Permits {
+    max_in_flight: usize,
+    /// The last ones, for gating calls.
+    reserved: usize,
+    mailbox: usize,
+    free: AtomicUsize,
+    /// How many wait, so that neither who comes nor who leaves need lock for nobody.
+    waiting: AtomicUsize,
+    closed: AtomicBool,
+    shed: AtomicU64,
+    queue: Mutex<FairQueue<Grant>>,
+}
+
+impl Permits {
+    fn lock(&self) -> MutexGuard<'_, FairQueue<Grant>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a permit, if more than `floor` are free; says how many there were.
+    fn take(&self, floor: usize) -> Option<usize> {
+        let taken = self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |free| {
+            (free > floor).then(|| free - 1)
+        });
+        taken.ok()
+    }
+
+    fn put_back(self: &Arc<Self>) {
+        self.free.fetch_add(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.serve(&mut self.lock());
+        }
+    }
+
+    /// Gives what is free to those whose turn it is.
+    fn serve(self: &Arc<Self>, queue: &mut FairQueue<Grant>) {
+        while let Some(free) = self.take(0) {
+            let next = queue.pop(free <= self.reserved);
+            let granted = next.map(|grant| grant.send(Ok(Slot(Some(Arc::clone(self))))));
+            if let Some(Ok(())) = granted {
+                continue;
+            }
+            if let Some(Err(Ok(slot))) = granted {
+                // Who waited is gone. Given back by hand, since its drop would lock again.
+                slot.forget();
+                self.free.fetch_add(1, Ordering::SeqCst);
+                continue;
+            }
+            self.free.fetch_add(1, Ordering::SeqCst);
+            break;
+        }
+        self.waiting.store(queue.len(), Ordering::SeqCst);
+    }
+
+    /// Takes a place in the queue; if there are too many then, somebody gives way.
+    fn enqueue(self: &Arc<Self>, class: CallClass, caller: Caller) -> Result<Place, Refusal> {
+        let (grant, granted) = oneshot::channel();
+        let mut queue = self.lock();
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Refusal::NotRunning);
+        }
+        let ticket = queue.push(class, caller, grant);
+        self.waiting.store(queue.len(), Ordering::SeqCst);
+        // One may have come free meanwhile.
+        self.serve(&mut queue);
+        let displaced = (queue.len() > self.mailbox).then(|| queue.give_way()).flatten();
+        self.waiting.store(queue.len(), Ordering::SeqCst);
+        drop(queue);
+        if let Some((displaced, grant)) = displaced {
+            let own = displaced == ticket;
+            if !own || class == CallClass::Notifying {
+                self.shed.fetch_add(1, Ordering::Relaxed);
+            }
+            // Who is gone need not be told.
+            let _ = grant.send(Err(if own { Refusal::Full } else { Refusal::Shed }));
+        }
+        Ok(Place {
+            permits: Arc::clone(self),
+            ticket,
+            granted: Mutex::new(Some(granted)),
+        })
+    }
+}
 
 /// A place in the queue for permits. Who waits may do so on a thread that gets stuck, and would be given a permit all the
 /// same: so the place can be taken away.
-struct Place(Mutex<Option<(Acquire, Waiting)>>);
+struct Place {
+    permits: Arc<Permits>,
+    ticket: Ticket,
+    granted: Mutex<Option<oneshot::Receiver<Result<Slot, Refusal>>>>,
+}
 
 impl Place {
-    fn take(&self) -> Option<(Acquire, Waiting)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn granted(&self) -> MutexGuard<'_, Option<oneshot::Receiver<Result<Slot, Refusal>>>> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None` once it was taken away.
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<OwnedSemaphorePermit, AcquireError>>> {
-        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((acquire, _)) => acquire.as_mut().poll(cx).map(Some),
-            None => Poll::Ready(None),
-        }
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Slot, Refusal>> {
+        let mut granted = self.granted();
+        let Some(receiver) = &mut *granted else {
+            // It was taken away.
+            return Poll::Ready(Err(Refusal::NotRunning));
+        };
+        // It is told before it is dropped.
+        let polled = Pin::new(receiver).poll(cx);
+        polled.map(|granted| granted.unwrap_or(Err(Refusal::NotRunning)))
     }
 }
 
 impl Reclaim for Place {
     fn reclaim(&self) {
-        // A permit that it was given already goes to the next in the queue.
-        drop(self.take());
+        // A permit that it was given already goes to the next in the queue, once nothing is locked.
+        let granted = self.granted().take();
+        if granted.is_some() {
+            let mut queue = self.permits.lock();
+            let left = queue.remove(self.ticket);
+            self.permits.waiting.store(queue.len(), Ordering::SeqCst);
+            drop(queue);
+            drop(left);
+        }
+        drop(granted);
     }
 }
 
@@ -125,76 +259,101 @@ impl Drop for InQueue {
     }
 }
 
+/// The permits of one module.
+#[derive(Debug)]
+pub(crate) struct Admission(Arc<Permits>);
+
 impl Admission {
     /// At most `max_in_flight` calls run and at most `mailbox` wait.
     pub(crate) fn new(max_in_flight: usize, mailbox: usize) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(max_in_flight)),
+        Self(Arc::new(Permits {
             max_in_flight,
-            waiting: Arc::default(),
+            reserved: max_in_flight / RESERVED,
             mailbox,
-        }
+            free: AtomicUsize::new(max_in_flight),
+            waiting: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            shed: AtomicU64::new(0),
+            queue: Mutex::default(),
+        }))
     }
 
     /// A ledger for one thread.
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
         Arc::new(Ledger {
-            permits: Arc::clone(&self.permits),
+            permits: Arc::clone(&self.0),
             out: AtomicUsize::new(0),
         })
     }
 
-    /// A permit for a call on the ledger's thread, waited for until `until`, first come, first served.
+    /// A permit for a call on the ledger's thread, waited for until `until`: callers take turns, and so do the classes of
+    /// calls. The last quarter of the permits is for gating calls.
     ///
     /// # Errors
-    /// `overloaded` if too many wait already or none came free in time; `not_running` once admission is closed or the
-    /// module's incarnation `retired`, at once for those who wait.
+    /// Too many wait, or none came free in time; admission is closed or the module's incarnation `retired`, at once for
+    /// those who wait.
     ///
     /// # Cancellation
     /// Dropping the future gives the place up.
     pub(crate) async fn admit(
         &self,
         ledger: &Arc<Ledger>,
+        class: CallClass,
+        caller: Caller,
         until: Instant,
         retired: &CancellationToken,
-    ) -> Result<Permit, FailureKind> {
-        match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => return Ok(ledger.lend(permit)),
-            Err(TryAcquireError::Closed) => return Err(FailureKind::NotRunning),
-            Err(TryAcquireError::NoPermits) => {}
+    ) -> Result<Permit, Refusal> {
+        let permits = &self.0;
+        if permits.closed.load(Ordering::Acquire) {
+            return Err(Refusal::NotRunning);
         }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.mailbox {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(FailureKind::Overloaded);
+        let floor = if class == CallClass::Gating {
+            0
+        } else {
+            permits.reserved
+        };
+        if permits.waiting.load(Ordering::SeqCst) == 0 && permits.take(floor).is_some() {
+            return Ok(ledger.lend(Slot(Some(Arc::clone(permits)))));
         }
-        let acquire: Acquire = Box::pin(Arc::clone(&self.permits).acquire_owned());
-        let waiting = Waiting(Arc::clone(&self.waiting));
-        let place = Arc::new(Place(Mutex::new(Some((acquire, waiting)))));
+        let place = Arc::new(permits.enqueue(class, caller)?);
         if let Some(thread) = ModuleThread::here() {
             thread.keep(Arc::clone(&place) as Arc<dyn Reclaim>);
         }
         let queue = InQueue(place);
-        let permit = timeout_at(until, poll_fn(|cx| queue.0.poll(cx)));
-        match retired.run_until_cancelled(permit).await {
-            Some(Ok(Some(Ok(permit)))) => Ok(ledger.lend(permit)),
-            Some(Ok(Some(Err(_)) | None)) | None => Err(FailureKind::NotRunning),
-            Some(Err(_elapsed)) => Err(FailureKind::Overloaded),
+        let granted = timeout_at(until, poll_fn(|cx| queue.0.poll(cx)));
+        match retired.run_until_cancelled(granted).await {
+            Some(Ok(granted)) => granted.map(|slot| ledger.lend(slot)),
+            Some(Err(_elapsed)) => Err(Refusal::Late),
+            None => Err(Refusal::NotRunning),
         }
     }
 
     /// Admits nobody any more, and sends away those who wait.
     pub(crate) fn close(&self) {
-        self.permits.close();
+        let mut queue = self.0.lock();
+        self.0.closed.store(true, Ordering::SeqCst);
+        let waited: Vec<_> = queue.drain().collect();
+        self.0.waiting.store(0, Ordering::SeqCst);
+        drop(queue);
+        for grant in waited {
+            let _ = grant.send(Err(Refusal::NotRunning));
+        }
     }
 
     /// How many calls run; those on threads that were given up do not count.
     pub(crate) fn in_flight(&self) -> usize {
-        self.max_in_flight.saturating_sub(self.permits.available_permits())
+        self.0.max_in_flight.saturating_sub(self.0.free.load(Ordering::Relaxed))
     }
 
     /// How many wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        // One more for the moment in which somebody gives way.
+        self.0.waiting.load(Ordering::Relaxed).min(self.0.mailbox)
+    }
+
+    /// How many calls gave way to others since the start.
+    pub(crate) fn shed(&self) -> u64 {
+        self.0.shed.load(Ordering::Relaxed)
     }
 }
 
@@ -214,9 +373,20 @@ mod tests {
             Self(admission, ledger, CancellationToken::new())
         }
 
-        async fn admit(&self) -> Result<Permit, FailureKind> {
+        async fn admit(&self) -> Result<Permit, Refusal> {
+            self.admit_for(CallClass::Gating, Caller::Unnamed).await
+        }
+
+        async fn admit_for(&self, class: CallClass, caller: Caller) -> Result<Permit, Refusal> {
             let soon = Instant::now() + Duration::from_secs(1);
-            self.0.admit(&self.1, soon, &self.2).await
+            self.0.admit(&self.1, class, caller, soon, &self.2).await
+        }
+
+        async fn admit_on(&self, ledger: &Arc<Ledger>) -> Result<Permit, Refusal> {
+            let soon = Instant::now() + Duration::from_secs(1);
+            self.0
+                .admit(ledger, CallClass::Gating, Caller::Unnamed, soon, &self.2)
+                .await
         }
     }
 
@@ -230,8 +400,8 @@ mod tests {
             assert_eq!(begun.elapsed(), Duration::ZERO);
             refused
         });
-        assert_eq!(refused.unwrap_err(), FailureKind::Overloaded);
-        assert_eq!(waits.unwrap_err(), FailureKind::Overloaded);
+        assert_eq!(refused.unwrap_err(), Refusal::Full);
+        assert_eq!(waits.unwrap_err(), Refusal::Late);
         drop(permit);
         assert_eq!((admission.0.in_flight(), admission.0.waiting()), (0, 0));
     }
@@ -241,8 +411,8 @@ mod tests {
         let admission = One::new(1, 10);
         let _permit = admission.admit().await.unwrap();
         let (waits, ()) = tokio::join!(admission.admit(), async { admission.0.close() });
-        assert_eq!(waits.unwrap_err(), FailureKind::NotRunning);
-        assert_eq!(admission.admit().await.unwrap_err(), FailureKind::NotRunning);
+        assert_eq!(waits.unwrap_err(), Refusal::NotRunning);
+        assert_eq!(admission.admit().await.unwrap_err(), Refusal::NotRunning);
     }
 
     #[tokio::test(start_paused = true)]
@@ -262,15 +432,14 @@ mod tests {
         let admission = One::new(1, 10);
         let _permit = admission.admit().await.unwrap();
         let (waits, ()) = tokio::join!(admission.admit(), async { admission.2.cancel() });
-        assert_eq!(waits.unwrap_err(), FailureKind::NotRunning);
+        assert_eq!(waits.unwrap_err(), Refusal::NotRunning);
     }
 
     #[tokio::test(start_paused = true)]
     async fn permits_on_a_thread_that_is_given_up_come_back_once() {
         let admission = One::new(3, 0);
         let elsewhere = admission.0.ledger();
-        let soon = Instant::now() + Duration::from_secs(1);
-        let kept = admission.0.admit(&elsewhere, soon, &admission.2).await.unwrap();
+        let kept = admission.admit_on(&elsewhere).await.unwrap();
         let ended = admission.admit().await.unwrap();
         let stuck = admission.admit().await.unwrap();
         drop(ended);
@@ -291,10 +460,7 @@ mod tests {
         let admission = One::new(1, 1);
         let permit = admission.admit().await.unwrap();
         // Waits on a thread that never polls it again.
-        let acquire: Acquire = Box::pin(Arc::clone(&admission.0.permits).acquire_owned());
-        admission.0.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting(Arc::clone(&admission.0.waiting));
-        let place = Place(Mutex::new(Some((acquire, waiting))));
+        let place = admission.0.0.enqueue(CallClass::Gating, Caller::Unnamed).unwrap();
         assert!(futures_util::poll!(poll_fn(|cx| place.poll(cx))).is_pending());
         admission.1.reclaim();
         assert_eq!(admission.0.in_flight(), 1);
@@ -303,7 +469,102 @@ mod tests {
         assert!(futures_util::poll!(poll_fn(|cx| place.poll(cx))).is_ready());
         drop(permit);
         let elsewhere = admission.0.ledger();
-        let soon = Instant::now() + Duration::from_secs(1);
-        assert!(admission.0.admit(&elsewhere, soon, &admission.2).await.is_ok());
+        assert!(admission.admit_on(&elsewhere).await.is_ok());
+    }
+
+    /// Those who wait, one by one in this order; each says its name when it has its permit, and keeps it until the end.
+    async fn served(
+        admission: &One,
+        waiting: &[(&'static str, CallClass, Caller)],
+        permits: Vec<Permit>,
+    ) -> Vec<String> {
+        let order = std::cell::RefCell::new(Vec::new());
+        let all = waiting.iter().map(|(name, class, caller)| {
+            let order = &order;
+            async move {
+                let admitted = admission.admit_for(*class, *caller).await;
+                let said = match &admitted {
+                    Ok(_) => (*name).to_owned(),
+                    Err(refusal) => format!("{name} {refusal:?}"),
+                };
+                order.borrow_mut().push(said);
+            }
+        });
+        let all = futures_util::future::join_all(all);
+        let (_, ()) = tokio::join!(all, async { drop(permits) });
+        order.into_inner()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_quarter_of_the_permits_is_for_gating_calls() {
+        let admission = One::new(8, 0);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(
+                admission
+                    .admit_for(CallClass::Notifying, Caller::Unnamed)
+                    .await
+                    .unwrap(),
+            );
+            held.push(admission.admit_for(CallClass::Asking, Caller::Unnamed).await.unwrap());
+        }
+        for class in [CallClass::Notifying, CallClass::Asking] {
+            let refused = admission.admit_for(class, Caller::Unnamed).await;
+            assert_eq!(refused.unwrap_err(), Refusal::Full);
+        }
+        for _ in 0..2 {
+            held.push(admission.admit().await.unwrap());
+        }
+        assert_eq!(admission.admit().await.unwrap_err(), Refusal::Full);
+        // What comes free is the gating calls' again, until there is more than their share.
+        held.truncate(7);
+        assert!(admission.admit_for(CallClass::Asking, Caller::Unnamed).await.is_err());
+        held.truncate(5);
+        assert!(admission.admit_for(CallClass::Asking, Caller::Unnamed).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn notifications_are_shed_first_and_the_oldest_of_them() {
+        let admission = One::new(1, 3);
+        let permit = admission.admit().await.unwrap();
+        let one = Caller::Unnamed;
+        let waiting = [
+            ("n1", CallClass::Notifying, one),
+            ("g1", CallClass::Gating, one),
+            ("n2", CallClass::Notifying, one),
+            ("g2", CallClass::Gating, one),
+            ("n3", CallClass::Notifying, one),
+            ("g3", CallClass::Gating, one),
+            ("g4", CallClass::Gating, one),
+        ];
+        let served = served(&admission, &waiting, vec![permit]).await;
+        let expected = ["g4 Full", "n1 Shed", "n2 Shed", "n3 Shed", "g1", "g2", "g3"];
+        let mut sorted = served.clone();
+        sorted.sort_unstable();
+        let mut expected_sorted = expected;
+        expected_sorted.sort_unstable();
+        assert_eq!(sorted, expected_sorted);
+        assert_eq!(
+            served.iter().filter(|said| !said.contains(' ')).collect::<Vec<_>>(),
+            ["g1", "g2", "g3"]
+        );
+        assert_eq!(admission.0.shed(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flooding_caller_waits_behind_itself_and_gives_way_to_others() {
+        let admission = One::new(1, 4);
+        let permit = admission.admit().await.unwrap();
+        let (flood, other) = (Caller::link(), Caller::link());
+        let mut waiting = vec![("flood", CallClass::Gating, flood); 6];
+        waiting.extend([("other", CallClass::Gating, other); 2]);
+        let served = served(&admission, &waiting, vec![permit]).await;
+        let (refused, served): (Vec<_>, Vec<_>) = served.into_iter().partition(|said| said.contains(' '));
+        assert_eq!(served, ["flood", "other", "flood", "other"]);
+        assert_eq!(refused, ["flood Full", "flood Full", "flood Shed", "flood Shed"]);
+        assert_eq!(
+            (admission.0.shed(), admission.0.waiting(), admission.0.in_flight()),
+            (2, 0, 0)
+        );
     }
 }

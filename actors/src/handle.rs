@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use actix::Addr;
-use ganglion_api::reference;
+use ganglion_api::{FailureKind, Then, reference};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -253,6 +253,11 @@ impl ModuleHandle {
         }
     }
 
+    /// A failure of this kind counted as `then`: to be said once for each failure that met its policy.
+    pub fn policy_used(&self, kind: FailureKind, then: Then) {
+        self.shared.counters.count_policy(kind, then);
+    }
+
     /// What can be seen of it.
     #[must_use]
     pub fn snapshot(&self) -> ModuleSnapshot {
@@ -277,8 +282,10 @@ impl ModuleHandle {
             breakers: breakers.collect(),
             in_flight: shared.admission.in_flight(),
             queued: shared.admission.waiting(),
+            shed: shared.admission.shed(),
             calls: shared.counters.calls(),
             failures: shared.counters.failures(),
+            policies: shared.counters.policies(),
             blocked: shared.blocked.load(Ordering::Relaxed),
             stuck_threads: self.stuck_threads(),
             poison: shared.poison.snapshot(),

@@ -3,22 +3,26 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use actix::{Actor as _, Addr, MailboxError};
+use futures_util::future::{Either, select};
 use ganglion_api::{CallFailure, Callback, FailureKind, MatrixError, Subscriber, WebRequest, WebResource, WebResponse};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Ledger, Reclaim};
+use crate::admission::{Ledger, Reclaim, Refusal};
 use crate::background::Pace;
 use crate::breaker::{Judged, Pass};
 use crate::course::{Course, at_once};
 use crate::gate::Entrance;
 use crate::handle::ModuleHandle;
 use crate::module_actor::{Asking, Call, Ended, Invoke, ModuleActor, Respond, Work};
+use crate::nesting::{Asker, Held};
 use crate::probe::{Operation, Site};
+use crate::queue::CallClass;
 use crate::state::ModuleState;
 use crate::supervisor::Lost;
 use crate::thread::ModuleThread;
@@ -99,7 +103,7 @@ impl Incarnation {
         let incarnation = Arc::new_cyclic(|this: &Weak<Self>| {
             let place = match (module.tier(), own) {
                 (_, Some((thread, ledger))) => {
-                    let actor = ModuleActor::new(this.clone(), ended.clone(), module.limits().max_in_flight);
+                    let actor = ModuleActor::new(this.clone(), ended.clone());
                     let actor = ModuleActor::start_in_arbiter(thread.arbiter(), |_| actor);
                     Place::Thread { thread, actor, ledger }
                 }
@@ -311,6 +315,7 @@ impl Incarnation {
         subscriber: Arc<dyn Subscriber<C>>,
         args: Arc<C>,
         budget: Budget,
+        asker: Asker,
         asking: impl Asking<C::Answer>,
     ) {
         if let Some(why) = self.module.poison().bypasses(&*args) {
@@ -318,7 +323,7 @@ impl Incarnation {
             return asking.end(Err(CallFailure::new(FailureKind::Quarantined, why)));
         }
         let work = Invoke { subscriber, args };
-        self.admit(worker, Operation::callback::<C>(), work, budget, asking)
+        self.admit(worker, Operation::callback::<C>(), work, budget, asker, asking)
             .await;
     }
 
@@ -330,10 +335,12 @@ impl Incarnation {
         resource: Arc<dyn WebResource>,
         request: WebRequest,
         budget: Budget,
+        asker: Asker,
         asking: impl Asking<Result<WebResponse, MatrixError>>,
     ) {
         let work = Respond { resource, request };
-        self.admit(worker, Operation::WEB_RESOURCE, work, budget, asking).await;
+        self.admit(worker, Operation::WEB_RESOURCE, work, budget, asker, asking)
+            .await;
     }
 
     async fn admit<W: Work, A: Asking<W::Output>>(
@@ -342,17 +349,18 @@ impl Incarnation {
         operation: Operation,
         work: W,
         budget: Budget,
+        asker: Asker,
         asking: A,
     ) {
         let counters = self.module.counters();
-        match self.send(worker, operation, work, budget, asking.clone()).await {
+        match self.send(worker, operation, work, budget, asker, asking.clone()).await {
             Ok(Ended::Answered) => counters.count(None),
             Ok(Ended::Failed { kind, .. }) => counters.count(Some(kind)),
             Ok(Ended::Refused) => counters.count(Some(FailureKind::BreakerOpen)),
             Ok(Ended::Withdrawn) => {}
-            Err(kind) => {
-                counters.count(Some(kind));
-                asking.end(Err(kind.into()));
+            Err(failure) => {
+                counters.count(Some(failure.kind));
+                asking.end(Err(failure));
             }
         }
     }
@@ -367,37 +375,36 @@ impl Incarnation {
         operation: Operation,
         work: W,
         budget: Budget,
+        asker: Asker,
         asking: A,
-    ) -> Result<Ended, FailureKind> {
+    ) -> Result<Ended, CallFailure> {
         if !self.live.load(Ordering::Acquire) {
-            return Err(self.absence());
+            return Err(self.absence().into());
         }
         let Budget { now, until } = budget;
         let breaker = self.module.breaker(operation);
         let pass = match breaker.map(|breaker| (breaker, breaker.admit(now))) {
-            Some((_, None)) => return Err(FailureKind::BreakerOpen),
+            Some((_, None)) => return Err(FailureKind::BreakerOpen.into()),
             Some((breaker, Some(pass))) => Some((breaker, pass)),
             None => None,
         };
         let (replica, ledger) = worker.part(self);
-        let admission = self.module.admission();
         let course = Arc::new(Course::new(
             now,
             until,
             until - now >= self.module.limits().call_timeout,
         ));
-        let (admitted, admitted_at_once) = at_once(admission.admit(&ledger, until, &self.retired)).await;
-        if !admitted_at_once {
+        let (permitted, permitted_at_once) = at_once(self.permit(&ledger, W::CLASS, &asker, until)).await;
+        if !permitted_at_once {
             course.spare();
         }
-        let permit = match admitted {
+        let permit = match permitted {
             Ok(permit) => permit,
-            Err(kind) => {
+            Err(refusal) => {
                 if let Some((breaker, pass)) = pass {
                     breaker.withdraw(pass);
                 }
-                let absent = kind == FailureKind::NotRunning;
-                return Err(if absent { self.absence() } else { kind });
+                return Err(refusal.failure(self.absence()));
             }
         };
         let call = Call {
@@ -407,6 +414,7 @@ impl Incarnation {
             asking,
             course,
             until,
+            asker,
             permit,
         };
         let begun = Instant::now();
@@ -423,7 +431,28 @@ impl Incarnation {
                 None => breaker.withdraw(pass),
             }
         }
-        result
+        Ok(result?)
+    }
+
+    /// The right to have a call running: that of the call of this module above it, if there is one and nobody uses it, else
+    /// a permit of its own.
+    async fn permit(
+        &self,
+        ledger: &Arc<Ledger>,
+        class: CallClass,
+        asker: &Asker,
+        until: Instant,
+    ) -> Result<Held, Refusal> {
+        let admission = self.module.admission();
+        let admitted = admission.admit(ledger, class, asker.caller, until, &self.retired);
+        let lent = asker.above.as_ref().and_then(|above| above.lent_by(&self.module));
+        let Some(lent) = lent else {
+            return admitted.await.map(Held::Own);
+        };
+        match select(pin!(lent.borrow()), pin!(admitted)).await {
+            Either::Left((held, _)) => Ok(held),
+            Either::Right((admitted, _)) => admitted.map(Held::Own),
+        }
     }
 
     async fn run<W: Work, A: Asking<W::Output>>(
@@ -544,10 +573,8 @@ impl Worker {
     fn begin(&self, incarnation: &Incarnation) -> Part {
         let ledger = incarnation.module.admission().ledger();
         self.thread.keep(Arc::clone(&ledger) as Arc<dyn Reclaim>);
-        let replica = matches!(incarnation.place, Place::Actor).then(|| {
-            let capacity = incarnation.module.limits().max_in_flight;
-            ModuleActor::new(incarnation.this.clone(), incarnation.ended.clone(), capacity).start()
-        });
+        let replica = matches!(incarnation.place, Place::Actor)
+            .then(|| ModuleActor::new(incarnation.this.clone(), incarnation.ended.clone()).start());
         Part {
             incarnation: incarnation.number,
             replica,

@@ -11,17 +11,20 @@ use ganglion_api::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Permit;
 use crate::breaker::Pass;
 use crate::course::Course;
 use crate::guard::guarded;
 use crate::incarnation::Incarnation;
+use crate::nesting::{Asker, Frame, Held};
 use crate::probe::Operation;
+use crate::queue::CallClass;
 
 /// Something that a module can be asked to do.
 pub(crate) trait Work: Send + 'static {
     /// What comes out.
     type Output: Send + 'static;
+    /// What it is for.
+    const CLASS: CallClass;
 
     /// Does it, on the module's thread.
     fn run(self) -> impl Future<Output = Result<Self::Output, ModuleError>>;
@@ -72,6 +75,7 @@ pub(crate) struct Invoke<C> {
 
 impl<C: Callback> Work for Invoke<C> {
     type Output = C::Answer;
+    const CLASS: CallClass = CallClass::of(C::SPEC.combine);
 
     async fn run(self) -> Result<C::Answer, ModuleError> {
         self.subscriber.call(&self.args).await
@@ -87,6 +91,7 @@ pub(crate) struct Respond {
 impl Work for Respond {
     /// A Matrix error is an answer to a request, and no failure.
     type Output = Result<WebResponse, MatrixError>;
+    const CLASS: CallClass = CallClass::Asking;
 
     async fn run(self) -> Result<Self::Output, ModuleError> {
         match self.resource.respond(self.request).await {
@@ -110,7 +115,8 @@ pub(crate) struct Call<W, A> {
     pub(crate) asking: A,
     pub(crate) course: Arc<Course>,
     pub(crate) until: Instant,
-    pub(crate) permit: Permit,
+    pub(crate) asker: Asker,
+    pub(crate) permit: Held,
 }
 
 impl<W: Work, A: Asking<W::Output>> Call<W, A> {
@@ -123,8 +129,11 @@ impl<W: Work, A: Asking<W::Output>> Call<W, A> {
             asking,
             course,
             until,
+            asker,
             permit,
         } = self;
+        // The permit goes back when the module's future is dropped.
+        let frame = Frame::new(incarnation.module(), operation, until, asker, permit);
         let not_begun = Cell::new(None);
         // At the first poll, which may have to wait for the module to come back from another worker.
         let run = async {
@@ -133,12 +142,11 @@ impl<W: Work, A: Asking<W::Output>> Call<W, A> {
             } else if !asking.begin(&course) {
                 not_begun.set(Some(Ended::Withdrawn));
             } else {
-                return course.follow(work.run(), until).await;
+                return course.follow(frame.scope(work.run()), until).await;
             }
             Err(ModuleError::message("not begun"))
         };
         let mut result = guarded(incarnation.entrance(operation), run, until, incarnation.ended()).await;
-        drop(permit);
         match not_begun.get() {
             Some(Ended::Refused) => {
                 asking.end(Err(FailureKind::BreakerOpen.into()));
@@ -166,17 +174,12 @@ impl<W: Work, A: Asking<W::Output>> Message for Call<W, A> {
 pub struct ModuleActor {
     incarnation: Weak<Incarnation>,
     ended: CancellationToken,
-    capacity: usize,
 }
 
 impl ModuleActor {
-    /// An actor that ends when `ended` is cancelled, with room for `capacity` admitted calls.
-    pub(crate) fn new(incarnation: Weak<Incarnation>, ended: CancellationToken, capacity: usize) -> Self {
-        Self {
-            incarnation,
-            ended,
-            capacity,
-        }
+    /// An actor that ends when `ended` is cancelled.
+    pub(crate) fn new(incarnation: Weak<Incarnation>, ended: CancellationToken) -> Self {
+        Self { incarnation, ended }
     }
 }
 
@@ -184,8 +187,8 @@ impl Actor for ModuleActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // Every message holds a permit, so this bound is never reached by what queues here.
-        ctx.set_mailbox_capacity(self.capacity);
+        // No bound here: every message holds a permit.
+        ctx.set_mailbox_capacity(0);
         // Not a message: a stop must not queue behind calls.
         let ended = self.ended.clone().cancelled_owned();
         ctx.spawn(wrap_future(ended).map(|(), _actor: &mut Self, ctx: &mut Self::Context| ctx.terminate()));

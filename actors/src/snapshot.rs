@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use ganglion_api::FailureKind;
+use ganglion_api::{FailureKind, Then};
 use serde::{Serialize, Serializer};
 
 use crate::breaker::BreakerSnapshot;
@@ -38,10 +38,17 @@ pub struct ModuleSnapshot {
     pub in_flight: usize,
     /// How many wait for a permit.
     pub queued: usize,
+    /// How many calls that waited for a permit, or would have, gave way to others since the start. They failed as
+    /// `overloaded`.
+    pub shed: u64,
     /// How many calls were made since the start, failed ones too.
     pub calls: u64,
     /// How many of them failed, by kind.
     pub failures: BTreeMap<FailureKind, u64>,
+    /// What its failures counted as, by kind: how often each word of the failure policy was used. Only those above zero.
+    /// A Matrix error that is passed on uses none, and a module that was not reached before the deadline uses one without
+    /// a call.
+    pub policies: BTreeMap<FailureKind, BTreeMap<Then, u64>>,
     /// How often it blocked a thread, which was given up.
     pub blocked: u64,
     /// How many of these threads are stuck still.
@@ -61,6 +68,7 @@ pub(crate) fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result
 pub(crate) struct Counters {
     calls: AtomicU64,
     failures: [AtomicU64; FailureKind::ALL.len()],
+    policies: [[AtomicU64; Then::ALL.len()]; FailureKind::ALL.len()],
 }
 
 impl Counters {
@@ -71,14 +79,30 @@ impl Counters {
         }
     }
 
+    pub(crate) fn count_policy(&self, kind: FailureKind, then: Then) {
+        self.policies[kind as usize][then as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }
 
     pub(crate) fn failures(&self) -> BTreeMap<FailureKind, u64> {
-        let counts = FailureKind::ALL
-            .into_iter()
-            .map(|kind| (kind, self.failures[kind as usize].load(Ordering::Relaxed)));
-        counts.filter(|(_, count)| *count > 0).collect()
+        counted(FailureKind::ALL, &self.failures)
     }
+
+    pub(crate) fn policies(&self) -> BTreeMap<FailureKind, BTreeMap<Then, u64>> {
+        let kinds = FailureKind::ALL
+            .into_iter()
+            .map(|kind| (kind, counted(Then::ALL, &self.policies[kind as usize])));
+        kinds.filter(|(_, used)| !used.is_empty()).collect()
+    }
+}
+
+/// The counts above zero; both arrays have the same order.
+fn counted<T: Ord, const N: usize>(words: [T; N], counts: &[AtomicU64; N]) -> BTreeMap<T, u64> {
+    let counts = words
+        .into_iter()
+        .zip(counts.iter().map(|count| count.load(Ordering::Relaxed)));
+    counts.filter(|(_, count)| *count > 0).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ruma_common::UserId;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -178,6 +179,9 @@ pub struct CallbackSpec {
     pub on_failure: OnFailure,
     /// The arguments.
     pub args: &'static [ArgSpec],
+    /// The argument that says who acts, see [`Callback::acting_user`]; not part of the printed reference.
+    #[serde(skip)]
+    pub acting: Option<&'static str>,
 }
 
 fn on_failure_word<S: serde::Serializer>(on_failure: &OnFailure, serializer: S) -> Result<S::Ok, S::Error> {
@@ -197,6 +201,12 @@ pub trait Callback: FromJson + Serialize + fmt::Debug + Clone + Send + Sync + Si
     const SPEC: CallbackSpec;
     /// The position in the reference, a small number for tables.
     const INDEX: usize;
+
+    /// Who acts: the sender of an event, who makes a request, or whom the operation is about where it names nobody else.
+    /// `None` if the arguments name no such user, as for every callback whose [`CallbackSpec::acting`] is `None`.
+    fn acting_user(&self) -> Option<&UserId> {
+        None
+    }
 
     /// Shows the type to a visitor, which learns the combine rule's bounds by the method that is called.
     fn visit<V: CallbackVisitor>(visitor: &mut V);

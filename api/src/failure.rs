@@ -239,6 +239,36 @@ impl OnFailure {
     }
 }
 
+/// What a failure counts as, by a rule of an operator. The words are those of JSON, config and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// As if the module had been neutral.
+    Pass,
+    /// A denial.
+    Deny,
+    /// The operation fails with 500.
+    Error,
+    /// What Synapse would do, which depends on the callback.
+    Synapse,
+}
+
+impl Then {
+    /// Every word.
+    pub const ALL: [Self; 4] = [Self::Pass, Self::Deny, Self::Error, Self::Synapse];
+
+    /// The word in JSON, config and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Deny => "deny",
+            Self::Error => "error",
+            Self::Synapse => "synapse",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,15 @@ pub enum HomeserverError {
         /// What the module asked for.
         method: &'static str,
     },
+    /// What the module asked for made the homeserver ask the modules again, and so on, deeper than `dispatch.max_depth`.
+    /// The innermost of these callbacks was refused.
+    #[error("callbacks nest deeper than {max_depth}: {cycle}")]
+    NestedTooDeep {
+        /// How deep they may nest.
+        max_depth: usize,
+        /// The calls that repeat, as `callback (module) > ...`, the refused callback last.
+        cycle: String,
+    },
 }
 
 /// What modules ask of the homeserver. Every method of `ModuleApi` that needs it goes through here.

@@ -38,7 +38,7 @@ pub use callback::{
 };
 pub use callbacks::*;
 pub use config::read as read_config;
-pub use failure::{CallFailure, FailureKind, MatrixError, ModuleError, OnFailure};
+pub use failure::{CallFailure, FailureKind, MatrixError, ModuleError, OnFailure, Then};
 pub use homeserver::{Homeserver, HomeserverError, NotConnected};
 pub use json::{ArrayItem, Fields, FromJson, JsonError, JsonObject, JsonPath, MAX_INT};
 pub use module::{ConfigError, Module, NoConfig};

@@ -56,6 +56,8 @@ pub trait ModuleHost: Send + Sync {
     fn server_name(&self) -> &ServerName;
     /// The homeserver.
     fn homeserver(&self) -> &dyn Homeserver;
+    /// How much of its budget the current call has left; `None` outside of a call.
+    fn remaining_budget(&self) -> Option<Duration>;
     /// Waits.
     fn sleep(&self, duration: Duration) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
     /// Runs work in the background. A run that fails is logged; after one that panics the module is made anew.
@@ -258,6 +260,14 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
     #[must_use]
     pub fn homeserver(&self) -> &dyn Homeserver {
         self.inner.host.homeserver()
+    }
+
+    /// How much time the callback or the request that is being answered has left: the smaller of the module's `call_timeout`
+    /// and what is left of the chain's deadline, since it was asked. An answer that comes later is no answer. `None` in
+    /// background calls, constructors and computations of cached functions, and in tasks that the module spawned itself.
+    #[must_use]
+    pub fn remaining_budget(&self) -> Option<Duration> {
+        self.inner.host.remaining_budget()
     }
 
     /// Waits.

@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ganglion_actors::Course;
-use ganglion_api::{CallFailure, Concern, FailureKind};
+use ganglion_api::{CallFailure, Concern, FailureKind, Then};
 use tokio::time::Instant;
 
 use crate::decision::{Decision, Outcome, Step, StepResult};
 use crate::fields::clean_error;
 use crate::fold::{Fold, Folded, Routed};
-use crate::policy::{Effect, Then};
+use crate::policy::{Effect, Origin};
 use crate::route::{Route, Subscription, Target};
 
 /// What a chain knows so far.
@@ -248,10 +248,10 @@ impl<C: Routed, H: Target> Chain<C, H> {
         }
     }
 
-    /// The worker has ended: nobody can be asked any more.
-    pub fn abandon(&mut self) {
+    /// Nobody can be asked any more: all who were not reached failed so.
+    pub fn abandon(&mut self, failure: &CallFailure) {
         while self.next_subscription().is_some() {
-            self.settle(Err(FailureKind::NotRunning.into()), Duration::ZERO);
+            self.settle(Err(failure.clone()), Duration::ZERO);
         }
     }
 
@@ -297,7 +297,9 @@ impl<C: Routed, H: Target> Chain<C, H> {
             return self.decide(Outcome::Error(error));
         }
         let subscription = &self.route.subscriptions()[self.steps.len()];
-        let then = subscription.policy.then(kind);
+        let origin = Origin::of(&*self.args, self.route.server_name());
+        let then = subscription.policy.then(kind, origin);
+        subscription.incarnation.policy_used(kind, then);
         let detail = detail.map(shortened);
         let (module, callback, reason) = (&*subscription.id, C::SPEC.name, detail.as_deref().unwrap_or_default());
         tracing::warn!(module, callback, %kind, reason, policy = then.as_str(), "module gave no answer");

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ganglion_api::{Callback, FailureKind, MatrixError, VerdictKind};
+use ganglion_api::{Callback, FailureKind, MatrixError, Then, VerdictKind};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
-
-use crate::policy::Then;
 
 /// What one subscriber did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,21 +1,19 @@
 //! The dispatcher actor: drives chains on one worker.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
-use ganglion_actors::{Asking, Course, Incarnation, ModuleThread, Worker};
-use ganglion_api::{CallFailure, MatrixError, WebRequest, WebResource, WebResponse};
+use ganglion_actors::{Asker, Asking, Course, Incarnation, ModuleThread, Worker};
+use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest, WebResource, WebResponse};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::chain::{Chain, Question};
 use crate::fold::Routed;
-
-/// How many dispatches may queue in an actor's mailbox before those who send wait, each until its deadline.
-const MAILBOX: usize = 1024;
+use crate::intake::{Intake, Job, Loaded, Next};
 
 /// A chain that its worker drives and its caller watches: a caller whose deadline passes concludes from what is there.
 pub(crate) struct SharedChain<C: Routed>(Arc<Shared<C>>);
@@ -84,39 +82,37 @@ impl<C: Routed> Asking<C::Answer> for Asked<C> {
     }
 }
 
-/// How many dispatches wait for a worker.
-#[derive(Debug, Default)]
-pub(crate) struct Load(AtomicUsize);
-
-impl Load {
-    pub(crate) fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// One dispatch on its way to a worker, counted until the worker begins with it: one that is blocked stays loaded.
-#[derive(Debug)]
-pub(crate) struct Loaded(Arc<Load>);
-
-impl Loaded {
-    pub(crate) fn new(load: &Arc<Load>) -> Self {
-        load.0.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(load))
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Asks the modules on a callback's route.
 pub(crate) struct Dispatch<C: Routed> {
     pub(crate) chain: SharedChain<C>,
     pub(crate) leg: u32,
     pub(crate) deadline: Instant,
+    pub(crate) asker: Asker,
     pub(crate) loaded: Loaded,
+}
+
+impl<C: Routed> Job for Dispatch<C> {
+    /// Once begun, a chain goes on without its caller.
+    fn begin(self, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>> {
+        drop(self.loaded);
+        Box::pin(async move { drive(&worker, &self.chain, self.leg, self.deadline, &self.asker).await })
+    }
+
+    fn refuse(self) {
+        let mut chain = self.chain.lock();
+        // Not if it went on elsewhere.
+        if chain.leg() == self.leg {
+            chain.abandon(&too_many_wait());
+        }
+    }
+}
+
+/// The failure of what a worker has no room for.
+fn too_many_wait() -> CallFailure {
+    CallFailure::new(
+        FailureKind::Overloaded,
+        Some("too many calls wait for a worker".to_owned()),
+    )
 }
 
 impl<C: Routed> Message for Dispatch<C> {
@@ -183,7 +179,35 @@ pub(crate) struct Serve {
     pub(crate) request: WebRequest,
     pub(crate) deadline: Instant,
     pub(crate) requester: Requester,
+    pub(crate) asker: Asker,
     pub(crate) loaded: Loaded,
+}
+
+impl Job for Serve {
+    fn begin(self, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>> {
+        let Self {
+            incarnation,
+            resource,
+            request,
+            deadline,
+            requester,
+            asker,
+            loaded,
+        } = self;
+        drop(loaded);
+        Box::pin(async move {
+            let budget = incarnation.budget(Instant::now(), deadline);
+            incarnation
+                .respond(&worker, resource, request, budget, asker, requester)
+                .await;
+        })
+    }
+
+    fn refuse(self) {
+        if self.requester.turn.withdraw() {
+            self.requester.end(Err(too_many_wait()));
+        }
+    }
 }
 
 impl Message for Serve {
@@ -192,17 +216,24 @@ impl Message for Serve {
 }
 
 /// The dispatcher of one worker.
-#[derive(Debug)]
 pub(crate) struct Dispatcher {
     worker: Rc<Worker>,
+    intake: Arc<Intake>,
 }
 
 impl Dispatcher {
     /// The dispatcher of this thread, which is the current one.
-    pub(crate) fn new(thread: Arc<ModuleThread>) -> Self {
+    pub(crate) fn new(thread: Arc<ModuleThread>, intake: Arc<Intake>) -> Self {
         Self {
             worker: Rc::new(Worker::new(thread)),
+            intake,
         }
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        self.intake.close();
     }
 }
 
@@ -210,44 +241,30 @@ impl Actor for Dispatcher {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(MAILBOX);
+        // What waits is bounded by the intake, and here comes a word for each.
+        ctx.set_mailbox_capacity(0);
     }
 }
 
-impl<C: Routed> Handler<Dispatch<C>> for Dispatcher {
+impl<J: Job> Handler<J> for Dispatcher {
     type Result = ResponseFuture<()>;
 
-    /// Chains of different callbacks run side by side. Once begun, a chain goes on without its caller.
-    fn handle(&mut self, dispatch: Dispatch<C>, _ctx: &mut Self::Context) -> Self::Result {
-        let worker = Rc::clone(&self.worker);
-        drop(dispatch.loaded);
-        Box::pin(async move { drive(&worker, &dispatch.chain, dispatch.leg, dispatch.deadline).await })
+    /// Jobs run side by side.
+    fn handle(&mut self, job: J, _ctx: &mut Self::Context) -> Self::Result {
+        job.begin(Rc::clone(&self.worker))
     }
 }
 
-impl Handler<Serve> for Dispatcher {
+impl Handler<Next> for Dispatcher {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, serve: Serve, _ctx: &mut Self::Context) -> Self::Result {
-        let worker = Rc::clone(&self.worker);
-        let Serve {
-            incarnation,
-            resource,
-            request,
-            deadline,
-            requester,
-            loaded,
-        } = serve;
-        drop(loaded);
-        Box::pin(async move {
-            let budget = incarnation.budget(Instant::now(), deadline);
-            incarnation.respond(&worker, resource, request, budget, requester).await;
-        })
+    fn handle(&mut self, _next: Next, _ctx: &mut Self::Context) -> Self::Result {
+        self.intake.next(Rc::clone(&self.worker))
     }
 }
 
 /// Asks one module after the other until the outcome is fixed, or the chain goes on with another worker.
-async fn drive<C: Routed>(worker: &Worker, chain: &SharedChain<C>, leg: u32, deadline: Instant) {
+async fn drive<C: Routed>(worker: &Worker, chain: &SharedChain<C>, leg: u32, deadline: Instant, asker: &Asker) {
     loop {
         let asked_at = Instant::now();
         let (incarnation, subscriber, args, budget, question) = {
@@ -269,6 +286,8 @@ async fn drive<C: Routed>(worker: &Worker, chain: &SharedChain<C>, leg: u32, dea
             chain: chain.clone(),
             question,
         };
-        incarnation.call(worker, subscriber, args, budget, asking).await;
+        incarnation
+            .call(worker, subscriber, args, budget, asker.clone(), asking)
+            .await;
     }
 }

@@ -4,21 +4,27 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::{Actor as _, Addr, MailboxError};
 use arc_swap::ArcSwap;
 use futures_util::future::{Either, select};
-use ganglion_actors::{CacheService, ModuleHandle, ModuleState, ModuleThread, WorkerIndex, WorkerListener};
+use ganglion_actors::{
+    Asker, CacheService, CallClass, Caller, Lineage, ModuleHandle, ModuleState, ModuleThread, TooDeep, WorkerIndex,
+    WorkerListener,
+};
 use ganglion_api::{FailureKind, MatrixError, WebRequest};
+use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Chain, Displaced, neutral};
+use crate::context::AskContext;
 use crate::decision::{Decision, Outcome};
-use crate::dispatcher::{Dispatch, Dispatcher, Load, Loaded, Requester, Serve, Served, SharedChain, Turn};
+use crate::dispatcher::{Dispatch, Dispatcher, Requester, Serve, Served, SharedChain, Turn};
 use crate::fold::Routed;
+use crate::intake::Intake;
 use crate::resources::{MountedResource, ResourceTable};
 use crate::route::RoutingTable;
 use crate::routing::Routing;
@@ -28,35 +34,45 @@ use crate::routing::Routing;
 pub(crate) struct DispatchWorker {
     thread: Arc<ModuleThread>,
     dispatcher: Addr<Dispatcher>,
-    load: Arc<Load>,
+    intake: Arc<Intake>,
 }
 
 impl DispatchWorker {
     /// Starts the dispatcher of a thread.
-    fn start(thread: &Arc<ModuleThread>) -> Self {
-        let own = Arc::clone(thread);
+    fn start(thread: &Arc<ModuleThread>, refused: &Arc<AtomicU64>) -> Self {
+        let intake = Arc::new(Intake::new(Arc::clone(refused)));
+        let (own, own_intake) = (Arc::clone(thread), Arc::clone(&intake));
         Self {
             thread: Arc::clone(thread),
-            dispatcher: Dispatcher::start_in_arbiter(thread.arbiter(), move |_| Dispatcher::new(own)),
-            load: Arc::default(),
+            dispatcher: Dispatcher::start_in_arbiter(thread.arbiter(), move |_| Dispatcher::new(own, own_intake)),
+            intake,
         }
     }
 }
 
 /// The workers of this moment.
-pub(crate) struct DispatchWorkers(ArcSwap<Vec<DispatchWorker>>);
+pub(crate) struct DispatchWorkers {
+    workers: ArcSwap<Vec<DispatchWorker>>,
+    refused: Arc<AtomicU64>,
+}
 
 impl DispatchWorkers {
     pub(crate) fn start<'a>(threads: impl IntoIterator<Item = &'a Arc<ModuleThread>>) -> Self {
-        let workers = threads.into_iter().map(DispatchWorker::start);
-        Self(ArcSwap::from_pointee(workers.collect()))
+        let refused = Arc::default();
+        let workers = threads
+            .into_iter()
+            .map(|thread| DispatchWorker::start(thread, &refused));
+        Self {
+            workers: ArcSwap::from_pointee(workers.collect()),
+            refused,
+        }
     }
 }
 
 impl WorkerListener for DispatchWorkers {
     fn replaced(&self, worker: WorkerIndex, thread: &Arc<ModuleThread>) {
-        let fresh = DispatchWorker::start(thread);
-        self.0.rcu(|workers| {
+        let fresh = DispatchWorker::start(thread, &self.refused);
+        self.workers.rcu(|workers| {
             let mut workers = Vec::clone(workers);
             if let Some(worker) = workers.get_mut(worker.get()) {
                 *worker = fresh.clone();
@@ -64,6 +80,16 @@ impl WorkerListener for DispatchWorkers {
             workers
         });
     }
+}
+
+/// What happened to questions as a whole since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DispatchCounts {
+    /// Those that no worker had room for.
+    pub refused: u64,
+    /// Those that were refused because callbacks nested too deeply.
+    pub too_deep: u64,
 }
 
 /// How a worker let its caller go.
@@ -84,6 +110,8 @@ pub(crate) struct Shared {
     pub(crate) workers: Arc<DispatchWorkers>,
     pub(crate) turn: AtomicUsize,
     pub(crate) deadline: Duration,
+    pub(crate) max_depth: usize,
+    pub(crate) too_deep: AtomicU64,
     pub(crate) caches: Arc<CacheService>,
     pub(crate) stopped: CancellationToken,
 }
@@ -105,6 +133,8 @@ impl fmt::Debug for DispatchHandle {
 impl DispatchHandle {
     /// Asks the modules on the callback's route, in order, until one decides or the configured deadline passes.
     ///
+    /// Asked from a module's code, the question is below that call: see [`AskContext`].
+    ///
     /// There is always a decision: a module that gives no answer meets its failure policy. The deadline holds on the
     /// caller's side, so it holds even if a module blocks its worker.
     ///
@@ -115,18 +145,38 @@ impl DispatchHandle {
     /// # Panics
     /// Outside of a tokio runtime with a timer.
     pub async fn ask<C: Routed>(&self, args: C) -> Decision<C> {
+        self.ask_in(AskContext::new(), args).await
+    }
+
+    /// Asks for a caller, until a deadline or below a call of a module; otherwise like [`ask`](Self::ask). Below too many
+    /// calls (`dispatch.max_depth`) nobody is asked: the decision is the constant error, without steps.
+    pub async fn ask_in<C: Routed>(&self, context: AskContext, args: C) -> Decision<C> {
         let route = match self.shared.routing.tables().routes.route::<C>() {
             Some(route) if !route.subscriptions().is_empty() => Arc::clone(route),
             _ => return neutral(&args),
         };
-        let deadline = Instant::now() + self.shared.deadline;
+        let (asker, deadline) = context.begin(self.shared.deadline);
+        if let Some(above) = asker
+            .above
+            .as_ref()
+            .filter(|above| above.depth() >= self.shared.max_depth)
+        {
+            return self.too_deep(above);
+        }
         let chain = SharedChain::new(Chain::new(route, args));
-        while self.leg(&chain, deadline).await.is_continue() {}
+        while self.leg(&chain, &asker, deadline).await.is_continue() {}
         conclude(&chain, deadline)
     }
 
+    fn too_deep<C: Routed>(&self, above: &Lineage) -> Decision<C> {
+        let TooDeep { max_depth, cycle } = above.refuse(C::SPEC.name, self.shared.max_depth);
+        tracing::error!(max_depth, cycle, "callbacks nest too deeply: the last one is an error");
+        self.shared.too_deep.fetch_add(1, Ordering::Relaxed);
+        undecided()
+    }
+
     /// Lets one worker drive the chain. `Continue`: the worker was given up, and another is to go on.
-    async fn leg<C: Routed>(&self, chain: &SharedChain<C>, deadline: Instant) -> ControlFlow<()> {
+    async fn leg<C: Routed>(&self, chain: &SharedChain<C>, asker: &Asker, deadline: Instant) -> ControlFlow<()> {
         let leg = {
             let chain = chain.lock();
             if chain.is_decided() {
@@ -136,13 +186,15 @@ impl DispatchHandle {
             chain.leg()
         };
         let worker = self.least_loaded();
-        let dispatch = Dispatch {
+        let dispatch = |loaded| Dispatch {
             chain: chain.clone(),
             leg,
             deadline,
-            loaded: Loaded::new(&worker.load),
+            asker: asker.clone(),
+            loaded,
         };
-        let sent = worker.dispatcher.send(dispatch);
+        let whose = (CallClass::of(C::SPEC.combine), asker.caller);
+        let sent = worker.intake.send(&worker.dispatcher, whose, dispatch);
         match self.wait(&worker, sent, deadline, || chain.lock().withdraw()).await {
             LetGo::Done(()) | LetGo::Over => return ControlFlow::Break(()),
             LetGo::Withdrawn => return ControlFlow::Continue(()),
@@ -205,21 +257,23 @@ impl DispatchHandle {
     ///
     /// # Cancellation
     /// As for [`ask`](Self::ask).
-    pub async fn respond(&self, mounted: &MountedResource, request: WebRequest) -> Served {
+    pub async fn respond(&self, mounted: &MountedResource, request: WebRequest, caller: Caller) -> Served {
         let deadline = Instant::now() + mounted.module().limits().call_timeout;
         loop {
             let worker = self.least_loaded();
             let turn = Arc::<Turn>::default();
             let (requester, mut answered) = Requester::new(Arc::clone(&turn));
-            let serve = Serve {
+            let serve = |loaded| Serve {
                 incarnation: Arc::clone(&mounted.incarnation),
                 resource: Arc::clone(&mounted.resource),
                 request: request.clone(),
                 deadline,
                 requester,
-                loaded: Loaded::new(&worker.load),
+                asker: Asker { caller, above: None },
+                loaded,
             };
-            let sent = worker.dispatcher.send(serve);
+            let whose = (CallClass::Asking, caller);
+            let sent = worker.intake.send(&worker.dispatcher, whose, serve);
             let answer = async {
                 // Whichever is first: the answer does not take the way of the message.
                 match select(&mut answered, pin!(sent)).await {
@@ -256,11 +310,11 @@ impl DispatchHandle {
     /// The worker that the fewest dispatches wait for, in turn among equals; one that runs module code right now has one
     /// more. One that may be blocked, or that has ended, is passed over as long as there is another.
     fn least_loaded(&self) -> DispatchWorker {
-        let workers = self.shared.workers.0.load();
+        let workers = self.shared.workers.workers.load();
         let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed) % workers.len();
         let (before, after) = workers.split_at(turn);
         let load = |worker: &DispatchWorker| {
-            let load = worker.load.get() + usize::from(worker.thread.is_busy());
+            let load = worker.intake.load() + usize::from(worker.thread.is_busy());
             (worker.thread.has_ended(), worker.thread.is_suspect(), load)
         };
         let mut best = &workers[turn];
@@ -314,6 +368,15 @@ impl DispatchHandle {
         self.absent().next().is_none()
     }
 
+    /// What happened to questions as a whole since the start.
+    #[must_use]
+    pub fn counts(&self) -> DispatchCounts {
+        DispatchCounts {
+            refused: self.shared.workers.refused.load(Ordering::Relaxed),
+            too_deep: self.shared.too_deep.load(Ordering::Relaxed),
+        }
+    }
+
     /// The deadline of a whole chain.
     #[must_use]
     pub fn deadline(&self) -> Duration {
@@ -328,13 +391,18 @@ fn conclude<C: Routed>(chain: &SharedChain<C>, deadline: Instant) -> Decision<C>
     if now >= deadline {
         chain.expire(now);
     } else {
-        chain.abandon();
+        chain.abandon(&FailureKind::NotRunning.into());
     }
     // A chain that was expired or abandoned is decided, and nobody else takes the decision. Were it otherwise, nobody
     // would have denied and nobody would have allowed: an error.
-    chain.take_decision().unwrap_or_else(|| Decision {
+    chain.take_decision().unwrap_or_else(undecided)
+}
+
+/// The decision where nobody is asked and nothing may pass.
+fn undecided<C: Routed>() -> Decision<C> {
+    Decision {
         outcome: Outcome::Error(MatrixError::internal()),
         decided_by: None,
         steps: Vec::new(),
-    })
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use ganglion_api::{JsonError, JsonPath, visit_all, visit_each_callback};
 use serde_json::Value;
 
+use crate::context::AskContext;
 use crate::decision::JsonDecision;
 use crate::fold::Routed;
 use crate::handle::DispatchHandle;
@@ -27,17 +28,17 @@ pub enum AskError {
 type Asked<'a> = Pin<Box<dyn Future<Output = Result<JsonDecision, JsonError>> + Send + 'a>>;
 
 trait AskByName: Send + Sync {
-    fn ask<'a>(&self, handle: &'a DispatchHandle, args: Value) -> Asked<'a>;
+    fn ask<'a>(&self, handle: &'a DispatchHandle, context: AskContext, args: Value) -> Asked<'a>;
 }
 
 struct Typed<C>(PhantomData<fn() -> C>);
 
 impl<C: Routed> AskByName for Typed<C> {
-    fn ask<'a>(&self, handle: &'a DispatchHandle, args: Value) -> Asked<'a> {
+    fn ask<'a>(&self, handle: &'a DispatchHandle, context: AskContext, args: Value) -> Asked<'a> {
         Box::pin(async move {
             let args = C::from_json(args, &JsonPath::Root)?;
             handle.routes().check_args(&args)?;
-            Ok(handle.ask(args).await.into_json())
+            Ok(handle.ask_in(context, args).await.into_json())
         })
     }
 }
@@ -66,7 +67,20 @@ impl DispatchHandle {
     /// # Errors
     /// There is no such callback, or the arguments are not its own.
     pub async fn ask_json(&self, callback: &str, args: Value) -> Result<JsonDecision, AskError> {
+        self.ask_json_in(AskContext::new(), callback, args).await
+    }
+
+    /// Asks for a caller, until a deadline or below a call of a module; otherwise like [`ask_in`](Self::ask_in).
+    ///
+    /// # Errors
+    /// As for [`ask_json`](Self::ask_json).
+    pub async fn ask_json_in(
+        &self,
+        context: AskContext,
+        callback: &str,
+        args: Value,
+    ) -> Result<JsonDecision, AskError> {
         let callback = by_name(callback).ok_or(AskError::UnknownCallback)?;
-        Ok(callback.ask(self, args).await?)
+        Ok(callback.ask(self, context, args).await?)
     }
 }

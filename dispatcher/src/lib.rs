@@ -13,25 +13,30 @@
 //! - A [`DispatchHandle`] holds the deadline on the caller's side, so that it holds when a module blocks a worker.
 
 mod chain;
+mod context;
 mod decision;
 mod dispatcher;
 mod fields;
 mod fold;
 mod handle;
+mod intake;
 mod json;
 mod policy;
 mod resources;
+mod review;
 mod route;
 mod routing;
 mod start;
 
 pub use chain::{Chain, Displaced, Question, neutral};
+pub use context::AskContext;
 pub use decision::{Decision, JsonDecision, Outcome, Step, StepResult};
 pub use fields::clean_error;
 pub use fold::{Fold, Folded, Routed};
-pub use handle::DispatchHandle;
+pub use handle::{DispatchCounts, DispatchHandle};
 pub use json::AskError;
-pub use policy::{Effect, FailureRule, Policy, Then};
+pub use policy::{Effect, FailureRule, Origin, Policy};
 pub use resources::{MountedResource, ResourceTable};
+pub use review::{FederatedDenial, NeverDecides, PassedOver, Review, RuleList, RulePlace, Why};
 pub use route::{Route, RouteError, RoutedModule, RoutingTable, Subscription, Target};
 pub use start::{DispatchPlan, Dispatching, PlannedModule, StartError};

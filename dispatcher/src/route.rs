@@ -7,24 +7,33 @@ use std::sync::Arc;
 
 use ganglion_actors::{Incarnation, ModuleHandle};
 use ganglion_api::{
-    Callback, CallbackSpec, Category, Combine, FailureKind, JsonError, LoginType, OnUpdate, Registered, Registration,
-    Subscriber, reference, visit_all,
+    Callback, CallbackSpec, Category, Combine, FailureKind, JsonError, LoginType, OnUpdate, OwnedServerName,
+    Registered, Registration, ServerName, Subscriber, Then, reference, visit_all,
 };
 
 use crate::policy::{FailureRule, Policy};
 
 /// The way to a module, as far as a chain needs it.
 pub trait Target {
+    /// A failure of this kind counted as `then`.
+    fn policy_used(&self, kind: FailureKind, then: Then) {
+        let _ = (kind, then);
+    }
+
     /// These args made the module panic or hang.
     fn harmed<C: Callback>(&self, args: &C, cause: FailureKind) {
         let _ = (args, cause);
     }
 }
 
-/// Nobody's.
+/// The way to nobody: a chain that is answered without calls.
 impl Target for () {}
 
 impl Target for Arc<Incarnation> {
+    fn policy_used(&self, kind: FailureKind, then: Then) {
+        self.module().policy_used(kind, then);
+    }
+
     fn harmed<C: Callback>(&self, args: &C, cause: FailureKind) {
         Incarnation::harmed(self, args, cause);
     }
@@ -45,13 +54,23 @@ pub struct Subscription<C: Callback, H = Arc<Incarnation>> {
 /// The ordered subscribers of a callback.
 pub struct Route<C: Callback, H = Arc<Incarnation>> {
     subscriptions: Vec<Subscription<C, H>>,
+    server_name: OwnedServerName,
 }
 
 impl<C: Callback, H> Route<C, H> {
-    /// A route in this order.
+    /// A route in this order, of the homeserver with this name.
     #[must_use]
-    pub fn new(subscriptions: Vec<Subscription<C, H>>) -> Self {
-        Self { subscriptions }
+    pub fn new(subscriptions: Vec<Subscription<C, H>>, server_name: OwnedServerName) -> Self {
+        Self {
+            subscriptions,
+            server_name,
+        }
+    }
+
+    /// The name of the homeserver that asks.
+    #[must_use]
+    pub fn server_name(&self) -> &ServerName {
+        &self.server_name
     }
 
     /// The subscribers, first to last.
@@ -141,6 +160,7 @@ impl RoutingTable {
     pub fn new<'a>(
         modules: impl IntoIterator<Item = &'a RoutedModule>,
         on_failure: &[FailureRule],
+        server_name: &ServerName,
     ) -> Result<Self, RouteError> {
         let mut modules: Vec<&RoutedModule> = modules.into_iter().collect();
         modules.sort_by_key(|module| std::cmp::Reverse(module.priority));
@@ -171,6 +191,7 @@ impl RoutingTable {
         let mut builder = RouteBuilder {
             entries: &entries,
             on_failure,
+            server_name,
             routes: Vec::with_capacity(entries.len()),
         };
         visit_all(&mut builder);
@@ -263,6 +284,7 @@ fn keep_owner(entries: &mut [Vec<Entry<'_>>]) -> Vec<(Arc<str>, &'static Callbac
 struct RouteBuilder<'a> {
     entries: &'a [Vec<Entry<'a>>],
     on_failure: &'a [FailureRule],
+    server_name: &'a ServerName,
     routes: Vec<Box<dyn Any + Send + Sync>>,
 }
 
@@ -277,8 +299,8 @@ impl RouteBuilder<'_> {
                 incarnation: Arc::clone(&entry.module.incarnation),
             })
         });
-        self.routes
-            .push(Box::new(Arc::new(Route::<C>::new(subscriptions.collect()))));
+        let route = Route::<C>::new(subscriptions.collect(), self.server_name.to_owned());
+        self.routes.push(Box::new(Arc::new(route)));
     }
 }
 

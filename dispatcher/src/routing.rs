@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use ganglion_actors::{Incarnation, Router};
-use ganglion_api::Registered;
+use ganglion_api::{OwnedServerName, Registered};
 
 use crate::policy::FailureRule;
 use crate::resources::ResourceTable;
+use crate::review::{Review, Reviewed, review};
 use crate::route::{RouteError, RoutedModule, RoutingTable};
 
 /// A module's place in the routes.
@@ -15,6 +16,8 @@ use crate::route::{RouteError, RoutedModule, RoutingTable};
 pub(crate) struct Place {
     pub(crate) priority: i64,
     pub(crate) on_failure: Vec<FailureRule>,
+    /// Whether its breakers refuse calls.
+    pub(crate) breakers_refuse: bool,
 }
 
 /// Both tables.
@@ -35,12 +38,13 @@ struct Modules {
 pub(crate) struct Routing {
     modules: Mutex<Modules>,
     on_failure: Vec<FailureRule>,
+    server_name: OwnedServerName,
     tables: ArcSwap<Tables>,
 }
 
 impl Routing {
     /// No module is routed yet.
-    pub(crate) fn new(places: Vec<Place>, on_failure: Vec<FailureRule>) -> Self {
+    pub(crate) fn new(places: Vec<Place>, on_failure: Vec<FailureRule>, server_name: OwnedServerName) -> Self {
         let modules = Modules {
             routed: places.iter().map(|_| None).collect(),
             places,
@@ -49,6 +53,7 @@ impl Routing {
         Self {
             modules: Mutex::new(modules),
             on_failure,
+            server_name,
             tables: ArcSwap::default(),
         }
     }
@@ -56,6 +61,27 @@ impl Routing {
     /// The tables of this moment.
     pub(crate) fn tables(&self) -> arc_swap::Guard<Arc<Tables>> {
         self.tables.load()
+    }
+
+    /// Looks at the failure rules, with what is routed now.
+    pub(crate) fn review(&self) -> Review {
+        // Tables are swapped under this lock, so the two agree.
+        let modules = self.lock();
+        let tables = self.tables();
+        let callbacks_of = |index| {
+            let on_routes = tables.routes.overview().filter(|(_, modules)| {
+                let mut modules = modules.iter();
+                modules.any(|module| module.index() == index)
+            });
+            on_routes.map(|(callback, _)| callback.name).collect()
+        };
+        let reviewed = modules.places.iter().zip(&modules.routed).enumerate();
+        let reviewed = reviewed.map(|(index, (place, routed))| Reviewed {
+            rules: &place.on_failure,
+            callbacks: routed.as_ref().map(|_| callbacks_of(index)),
+            breakers_refuse: place.breakers_refuse,
+        });
+        review(&reviewed.collect::<Vec<_>>(), &self.on_failure)
     }
 
     /// All modules are there: from now on they are asked.
@@ -85,7 +111,7 @@ impl Routing {
             }
         }
         let tables = Tables {
-            routes: Arc::new(RoutingTable::new(routed(), &self.on_failure)?),
+            routes: Arc::new(RoutingTable::new(routed(), &self.on_failure, &self.server_name)?),
             resources: Arc::new(resources),
         };
         self.tables.store(Arc::new(tables));
@@ -107,7 +133,10 @@ impl Router for Routing {
     fn route(&self, incarnation: &Arc<Incarnation>, registered: Arc<Registered>) -> Result<(), String> {
         let mut modules = self.lock();
         let index = incarnation.module().index();
-        let Some(Place { priority, on_failure }) = modules.places.get(index).cloned() else {
+        let Some(Place {
+            priority, on_failure, ..
+        }) = modules.places.get(index).cloned()
+        else {
             return Err("it has no place in the routes".into());
         };
         let routed = RoutedModule {

@@ -1,12 +1,12 @@
 //! From modules' specs to a dispatcher that answers.
 
 use std::io;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ganglion_actors::{
-    CacheDefaults, CacheService, LoadError, ModuleHandle, ModuleSpec, ModuleState, Router, Surroundings,
+    BreakerMode, CacheDefaults, CacheService, LoadError, ModuleHandle, ModuleSpec, ModuleState, Router, Surroundings,
     WorkerListener, WorkerThreads,
 };
 use ganglion_api::{Homeserver, OwnedServerName};
@@ -38,6 +38,8 @@ pub struct DispatchPlan {
     pub homeserver: Arc<dyn Homeserver>,
     /// The deadline of a whole chain.
     pub deadline: Duration,
+    /// How many calls may be on the way from a question to a module, itself and those of modules that caused it.
+    pub max_depth: usize,
     /// What cached functions have by default.
     pub cache: CacheDefaults,
     /// The global failure rules.
@@ -84,8 +86,10 @@ impl Dispatching {
         let places = plan.modules.iter().map(|module| Place {
             priority: module.priority,
             on_failure: module.on_failure.clone(),
+            breakers_refuse: module.spec.breaker.mode == BreakerMode::Enabled,
         });
-        let routing = Arc::new(Routing::new(places.collect(), plan.on_failure));
+        let routing = Routing::new(places.collect(), plan.on_failure, plan.server_name.clone());
+        let routing = Arc::new(routing);
         let caches = Arc::new(CacheService::new(plan.cache));
         let (loaded, listen) = watch::channel(false);
         let surroundings = Surroundings {
@@ -118,6 +122,8 @@ impl Dispatching {
             workers: dispatchers,
             turn: AtomicUsize::new(0),
             deadline: plan.deadline,
+            max_depth: plan.max_depth,
+            too_deep: AtomicU64::new(0),
             caches,
             stopped: CancellationToken::new(),
         };

@@ -10,9 +10,9 @@ use std::time::Duration;
 use ganglion_actors::Course;
 use ganglion_api::{
     CallFailure, Callback, CallbackSpec, Category, FailureKind, JsonPath, LocalFuture, MatrixError, ModuleError,
-    OnFailure, Subscriber, visit_all, visit_each_callback,
+    OnFailure, ServerName, Subscriber, Then, visit_all, visit_each_callback,
 };
-use ganglion_dispatcher::{Chain, Displaced, FailureRule, Policy, Route, Routed, Subscription, Then};
+use ganglion_dispatcher::{Chain, Displaced, FailureRule, Origin, Policy, Route, Routed, Subscription};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -55,6 +55,7 @@ const PASS: &str = r#"{"verdict": "pass"}"#;
 const DENY: &str = r#"{"verdict": "deny", "errcode": "M_X", "error": "no", "fields": {"a": 1}}"#;
 const NULL: &str = r#"{"value": null}"#;
 const USER: &str = r#"{"user_id": "@u:b"}"#;
+const INVITE: &str = r#"{"inviter": "@u:b", "invitee": "@v:c", "room_id": "!r:b"}"#;
 const EVENT: &str = r#"{"event": {"type": "x", "sender": "@u:b", "room_id": "!r:b", "content": {}}}"#;
 const THREEPID: &str = r#"{"medium": "email", "address": "a@b", "password": "p", "registration": true, "access_token": "t", "user_id": "@u:b"}"#;
 
@@ -62,6 +63,7 @@ const THREEPID: &str = r#"{"medium": "email", "address": "a@b", "password": "p",
 #[rustfmt::skip]
 const POOL: &[(&str, &str, &[&str])] = &[
     ("user_may_create_room", USER, &[PASS, PASS, DENY]),
+    ("user_may_invite", INVITE, &[PASS, PASS, DENY]),
     ("check_threepid_can_be_invited", THREEPID, &[PASS, PASS, DENY]),
     ("is_3pid_allowed", THREEPID, &[PASS, PASS, DENY]),
     ("check_registration_for_spam", "{}", &[PASS, r#"{"verdict": "shadow_ban"}"#, DENY]),
@@ -102,15 +104,30 @@ const POOL: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
+/// By the server of the event's sender, of the requester, or of the user whom the args name; these names have no port.
+fn model_origin(spec: &CallbackSpec, args: &Value, server_name: &str) -> Origin {
+    let mut users = spec.args.iter().filter_map(|arg| match arg.name {
+        "event" => args["event"]["sender"].as_str(),
+        "requester" => args["requester"]["user_id"].as_str(),
+        "user_id" | "inviter" => args[arg.name].as_str(),
+        _ => None,
+    });
+    match users.next() {
+        Some(user) if !user.ends_with(&format!(":{server_name}")) => Origin::Federated,
+        _ => Origin::Local,
+    }
+}
+
 /// The first rule that matches decides; a deny rule matches only where something can be denied.
-fn model_policy(rules: &[FailureRule], spec: &CallbackSpec, kind: FailureKind) -> &'static str {
+fn model_policy(rules: &[FailureRule], spec: &CallbackSpec, kind: FailureKind, origin: Origin) -> &'static str {
     for rule in rules {
         let deny_has_no_meaning =
             rule.then == Then::Deny && !["first_deny", "rewrite"].contains(&spec.combine.as_str());
         let callback = rule.callbacks.is_empty() || rule.callbacks.contains(spec.name);
         let category = rule.categories.is_empty() || rule.categories.contains(&spec.category);
         let kinds = rule.kinds.is_empty() || rule.kinds.contains(&kind);
-        if callback && category && kinds && !deny_has_no_meaning {
+        let origin = rule.origin.is_none() || rule.origin == Some(origin);
+        if callback && category && kinds && origin && !deny_has_no_meaning {
             return rule.then.as_str();
         }
     }
@@ -149,7 +166,7 @@ fn model_merge(sofar: &Value, next: &Value) -> Value {
     }
 }
 
-fn model(spec: &CallbackSpec, args: &Value, replies: &[Reply], rules: &[FailureRule]) -> Expected {
+fn model(spec: &CallbackSpec, args: &Value, server_name: &str, replies: &[Reply], rules: &[FailureRule]) -> Expected {
     let mut outcome = match spec.combine.as_str() {
         _ if spec.name == "on_create_room" => json!({"verdict": "pass", "request_content": args["request_content"]}),
         "first_deny" | "rewrite" => json!({"verdict": "pass"}),
@@ -181,7 +198,7 @@ fn model(spec: &CallbackSpec, args: &Value, replies: &[Reply], rules: &[FailureR
                 } else {
                     FailureKind::ModuleError
                 };
-                let policy = model_policy(rules, spec, kind);
+                let policy = model_policy(rules, spec, kind, model_origin(spec, args, server_name));
                 steps.push((kind.as_str().to_owned(), Some(policy)));
                 match (policy, spec.on_failure.as_str()) {
                     ("deny", _) => Some(deny("M_FORBIDDEN")),
@@ -219,6 +236,7 @@ impl<C: Callback> Subscriber<C> for Stub {
 struct Run<'a> {
     name: &'a str,
     args: &'a Value,
+    server_name: &'a str,
     replies: &'a [Reply],
     rules: &'a [FailureRule],
     displaced: &'a [Option<Displacement>],
@@ -238,7 +256,9 @@ impl Run<'_> {
             incarnation: (),
         });
         let args = C::from_json(self.args.clone(), &JsonPath::Root).unwrap();
-        let mut chain = Chain::new(Arc::new(Route::new(subscriptions.collect())), args);
+        let server_name = ServerName::parse(self.server_name).unwrap();
+        let route = Route::new(subscriptions.collect(), server_name);
+        let mut chain = Chain::new(Arc::new(route), args);
         let mut replies = self.replies.iter().zip(self.displaced).enumerate();
         while chain.next_subscription().is_some() {
             let (index, (reply, displaced)) = replies.next().expect("one question a module");
@@ -335,12 +355,14 @@ fn rules(spec: &'static CallbackSpec) -> impl Strategy<Value = Vec<FailureRule>>
         subset(&[spec.name, "user_may_invite"]),
         subset(&[spec.category, Category::Federation]),
         subset(&FailureKind::ALL),
+        proptest::option::of(proptest::sample::select(Origin::ALL.to_vec())),
         proptest::sample::select(Then::ALL.to_vec()),
     );
-    let rule = rule.prop_map(|(callbacks, categories, kinds, then)| FailureRule {
+    let rule = rule.prop_map(|(callbacks, categories, kinds, origin, then)| FailureRule {
         callbacks,
         categories,
         kinds,
+        origin,
         then,
     });
     proptest::collection::vec(rule, 0..4)
@@ -358,6 +380,7 @@ fn reply(answers: Vec<Value>) -> impl Strategy<Value = Reply> {
 struct Case {
     name: &'static str,
     args: Value,
+    server_name: &'static str,
     replies: Vec<Reply>,
     rules: Vec<FailureRule>,
     displaced: Vec<Option<Displacement>>,
@@ -375,14 +398,16 @@ fn case() -> impl Strategy<Value = Case> {
         let displacement = (any::<bool>(), any::<Option<bool>>(), any::<bool>());
         let displacement = displacement.prop_map(|(begun, blamed, in_vain)| Displacement { begun, blamed, in_vain });
         (
+            proptest::sample::select(vec!["b", "c"]),
             proptest::collection::vec(reply(answers), 0..6),
             rules(spec),
             proptest::collection::vec(proptest::option::weighted(0.2, displacement), 6),
             0_usize..12,
         )
-            .prop_map(move |(replies, rules, displaced, expire_at)| Case {
+            .prop_map(move |(server_name, replies, rules, displaced, expire_at)| Case {
                 name,
                 args: args.clone(),
+                server_name,
                 replies,
                 rules,
                 displaced,
@@ -400,6 +425,7 @@ proptest! {
         let mut run = Run {
             name: case.name,
             args: &case.args,
+            server_name: case.server_name,
             replies: &case.replies,
             rules: &case.rules,
             displaced: &case.displaced,
@@ -417,6 +443,6 @@ proptest! {
         for late in replies.iter_mut().skip(case.expire_at) {
             *late = Reply::Fails(FailureKind::DeadlineExceeded);
         }
-        prop_assert_eq!(run.got.unwrap(), model(spec, &case.args, &replies, &case.rules));
+        prop_assert_eq!(run.got.unwrap(), model(spec, &case.args, case.server_name, &replies, &case.rules));
     }
 }

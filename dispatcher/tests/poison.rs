@@ -64,7 +64,9 @@ impl Scene {
         };
         let args = json!({"user_id": "@a:b", "room_id": "!r:b"});
         let args = UserMayPublishRoom::from_json(args, &JsonPath::Root).unwrap();
-        let mut chain = Chain::new(Arc::new(Route::new(vec![subscription])), args);
+        let server_name = ganglion_api::ServerName::parse("b").unwrap();
+        let route = Route::new(vec![subscription], server_name);
+        let mut chain = Chain::new(Arc::new(route), args);
         assert!(chain.next_subscription().is_some());
         let now = Instant::now();
         let until = now + Duration::from_secs(1);

@@ -1,11 +1,11 @@
-//! The section `dispatch`: workers and deadlines.
+//! The section `dispatch`: workers, deadlines and depth.
 
 use std::time::Duration;
 
 use super::section::Section;
 use super::value;
 
-/// Workers and deadlines.
+/// Workers, deadlines and depth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DispatchConfig {
@@ -13,6 +13,8 @@ pub struct DispatchConfig {
     pub workers: usize,
     /// How long a whole chain may take.
     pub deadline: Duration,
+    /// How deep callbacks may nest that modules cause themselves.
+    pub max_depth: usize,
 }
 
 impl DispatchConfig {
@@ -21,8 +23,8 @@ impl DispatchConfig {
         let config = Self {
             workers: section.or("workers", cores, value::count(1..=1024)),
             deadline: section.or("deadline", Duration::from_secs(5), value::duration),
+            max_depth: section.or("max_depth", 8, value::count(1..=64)),
         };
-        section.later("max_depth", "modules that cause callbacks themselves");
         section.finish();
         config
     }

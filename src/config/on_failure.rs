@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use ganglion_api::{CallbackSpec, Category, FailureKind, reference, spec};
-use ganglion_dispatcher::{FailureRule, Then};
+use ganglion_api::{CallbackSpec, Category, FailureKind, Then, reference, spec};
+use ganglion_dispatcher::{FailureRule, Origin};
 use serde_yaml::Value;
 
 use super::section::Section;
@@ -23,8 +23,8 @@ fn read_rule(mut section: Section<'_>) -> Option<FailureRule> {
     let callbacks = section.or("callback", Vec::new(), |value| each(value, callback));
     let categories = section.or("category", BTreeSet::new(), |value| each(value, category));
     let kinds = section.or("kind", BTreeSet::new(), |value| each(value, kind));
+    let origin = section.optional("origin", origin);
     let then = section.required("then", then);
-    section.later("origin", "rules for local and federated events");
     let then = then.inspect(|then| {
         if let Some(callback) = callbacks
             .iter()
@@ -39,6 +39,7 @@ fn read_rule(mut section: Section<'_>) -> Option<FailureRule> {
         callbacks: callbacks.iter().map(|spec| spec.name).collect(),
         categories,
         kinds,
+        origin,
         then: then?,
     })
 }
@@ -77,6 +78,14 @@ fn kind(word: &str) -> Result<FailureKind, String> {
             "unknown kind {word:?}{}",
             near(word, FailureKind::ALL.map(FailureKind::as_str))
         )
+    })
+}
+
+fn origin(value: &Value) -> Result<Origin, String> {
+    let word = text(value)?;
+    Origin::from_word(word).ok_or_else(|| {
+        let hint = near(word, Origin::ALL.map(Origin::as_str));
+        format!("expected local or federated, found {word:?}{hint}")
     })
 }
 

@@ -6,13 +6,14 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use ganglion_dispatcher::AskError;
 use serde_json::{Value, json};
 
 use super::Surface;
 use super::body::read_object;
 use super::callbacks::{args_error, ask_detached};
+use super::context::context;
 use super::error::{HttpError, matrix_body, nothing_here, use_post};
 
 /// Where the dialect is spoken.
@@ -46,10 +47,15 @@ pub(super) fn mount(config: &mut web::ServiceConfig) {
     config.service(web::scope(SCOPE).service(callback).default_service(nothing_here));
 }
 
-async fn ask(callback: web::Path<String>, payload: web::Payload, surface: web::Data<Surface>) -> HttpResponse {
+async fn ask(
+    callback: web::Path<String>,
+    request: HttpRequest,
+    payload: web::Payload,
+    surface: web::Data<Surface>,
+) -> HttpResponse {
     let answered = match callback.as_str() {
         "ping" => ping(payload, &surface).await,
-        name if CALLBACKS.contains(&name) => decide(name, payload, &surface).await,
+        name if CALLBACKS.contains(&name) => decide(name, &request, payload, &surface).await,
         name => {
             warn_once(name);
             Ok(pass())
@@ -66,13 +72,19 @@ async fn ping(payload: web::Payload, surface: &Surface) -> Result<HttpResponse, 
     }
 }
 
-async fn decide(callback: &str, payload: web::Payload, surface: &Surface) -> Result<HttpResponse, HttpError> {
+async fn decide(
+    callback: &str,
+    request: &HttpRequest,
+    payload: web::Payload,
+    surface: &Surface,
+) -> Result<HttpResponse, HttpError> {
+    let context = context(request)?;
     let mut args = read_object(payload, surface.max_body).await?;
     if callback == "user_may_join_room" && args["is_invited"].is_null() {
         // The only argument that callers of the dialect may leave out and the callback itself needs.
         args["is_invited"] = Value::Bool(false);
     }
-    match ask_detached(surface, callback, args).await {
+    match ask_detached(surface, context, callback, args).await {
         Ok(decision) => Ok(answer(&decision.outcome)),
         Err(AskError::Args(error)) => Err(args_error(&error)),
         Err(error) => Err(HttpError::unrecognized(error.to_string())),

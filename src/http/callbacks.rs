@@ -1,12 +1,13 @@
 //! `POST /_ganglion/v1/callbacks/{callback}`: arguments in, a decision out.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use ganglion_api::{JsonError, reference};
-use ganglion_dispatcher::{AskError, JsonDecision};
+use ganglion_dispatcher::{AskContext, AskError, JsonDecision};
 use serde_json::Value;
 
 use super::Surface;
 use super::body::read_object;
+use super::context::context;
 use super::detached;
 use super::error::{HttpError, use_post};
 use crate::config::near;
@@ -18,14 +19,16 @@ pub(super) fn mount(config: &mut web::ServiceConfig) {
 
 async fn ask(
     callback: web::Path<String>,
+    request: HttpRequest,
     payload: web::Payload,
     surface: web::Data<Surface>,
 ) -> Result<HttpResponse, HttpError> {
     if ganglion_api::spec(&callback).is_none() {
         return Err(unknown(&callback));
     }
+    let context = context(&request)?;
     let args = read_object(payload, surface.max_body).await?;
-    match ask_detached(&surface, &callback, args).await {
+    match ask_detached(&surface, context, &callback, args).await {
         Ok(decision) => Ok(HttpResponse::Ok().json(decision)),
         Err(AskError::Args(error)) => Err(args_error(&error)),
         Err(_) => Err(unknown(&callback)),
@@ -33,9 +36,14 @@ async fn ask(
 }
 
 /// Asks in a task of its own: a client that goes away does not take the question with it.
-pub(super) async fn ask_detached(surface: &Surface, callback: &str, args: Value) -> Result<JsonDecision, AskError> {
+pub(super) async fn ask_detached(
+    surface: &Surface,
+    context: AskContext,
+    callback: &str,
+    args: Value,
+) -> Result<JsonDecision, AskError> {
     let (ganglion, callback) = (surface.ganglion.clone(), callback.to_owned());
-    detached(async move { ganglion.ask_json(&callback, args).await }).await
+    detached(async move { ganglion.ask_json_in(context, &callback, args).await }).await
 }
 
 fn unknown(callback: &str) -> HttpError {

@@ -7,6 +7,7 @@ use std::fmt;
 use actix_web::{HttpResponse, web};
 use ganglion_actors::{BreakerState, CacheStatistics, ModuleHandle, ModuleSnapshot, ModuleState};
 use ganglion_api::FailureKind;
+use ganglion_dispatcher::DispatchCounts;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -30,6 +31,7 @@ pub(super) fn mount(config: &mut web::ServiceConfig) {
 async fn metrics(surface: web::Data<Surface>) -> Result<HttpResponse, HttpError> {
     let dispatch = surface.ganglion.dispatch();
     let scrape = Scrape {
+        dispatch: dispatch.counts(),
         modules: dispatch.modules().iter().map(ModuleHandle::snapshot).collect(),
         caches: dispatch.caches().statistics(),
     };
@@ -43,7 +45,7 @@ async fn metrics(surface: web::Data<Surface>) -> Result<HttpResponse, HttpError>
 type Reading<T> = (&'static str, &'static str, MetricType, fn(&T) -> u64);
 
 /// Names are without the `_total` of counters, which the encoder writes.
-const OF_MODULES: [Reading<ModuleSnapshot>; 8] = [
+const OF_MODULES: [Reading<ModuleSnapshot>; 9] = [
     (
         "ganglion_module_calls",
         "Calls that were made, failed ones too",
@@ -61,6 +63,12 @@ const OF_MODULES: [Reading<ModuleSnapshot>; 8] = [
         "Calls that wait for a permit",
         MetricType::Gauge,
         |module| module.queued as u64,
+    ),
+    (
+        "ganglion_module_shed",
+        "Calls that gave way to others where there was no room for all",
+        MetricType::Counter,
+        |module| module.shed,
     ),
     (
         "ganglion_module_restarts",
@@ -121,9 +129,25 @@ const OF_CACHES: [Reading<CacheStatistics>; 4] = [
     ),
 ];
 
+const OF_DISPATCH: [Reading<DispatchCounts>; 2] = [
+    (
+        "ganglion_dispatch_refused",
+        "Questions that no worker had room for",
+        MetricType::Counter,
+        |counts| counts.refused,
+    ),
+    (
+        "ganglion_dispatch_too_deep",
+        "Questions that were refused because callbacks nested too deeply",
+        MetricType::Counter,
+        |counts| counts.too_deep,
+    ),
+];
+
 /// What there is at one moment.
 #[derive(Debug)]
 struct Scrape {
+    dispatch: DispatchCounts,
     modules: Vec<ModuleSnapshot>,
     caches: Vec<CacheStatistics>,
 }
@@ -155,6 +179,26 @@ impl Scrape {
             for kind in FailureKind::ALL {
                 let labels = [("module", module.id.as_str()), ("kind", kind.as_str())];
                 counter(&mut family, &labels, module.failures.get(&kind).copied().unwrap_or(0))?;
+            }
+        }
+        self.policies(encoder)
+    }
+
+    /// Most of the many pairs are never used, so only those that were are written.
+    fn policies(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "What failures counted as, by kind";
+        let name = "ganglion_module_failure_policies";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for module in &self.modules {
+            for (kind, used) in &module.policies {
+                for (then, count) in used {
+                    let labels = [
+                        ("module", module.id.as_str()),
+                        ("kind", kind.as_str()),
+                        ("policy", then.as_str()),
+                    ];
+                    counter(&mut family, &labels, *count)?;
+                }
             }
         }
         Ok(())
@@ -190,6 +234,10 @@ impl Scrape {
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, metric_type, read) in OF_DISPATCH {
+            let mut metric = encoder.encode_descriptor(name, help, None, metric_type)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&read(&self.dispatch), None)?;
+        }
         self.modules(&mut encoder)?;
         self.breakers(&mut encoder)?;
         for reading in &OF_CACHES {
@@ -251,6 +299,7 @@ mod tests {
             evictions: 5,
         };
         let scrape = Scrape {
+            dispatch: DispatchCounts::default(),
             modules: Vec::new(),
             caches: vec![cache],
         };

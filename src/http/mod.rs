@@ -6,6 +6,7 @@ mod access;
 mod antispam;
 mod body;
 mod callbacks;
+mod context;
 mod error;
 mod health;
 mod listener;

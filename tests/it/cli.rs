@@ -89,6 +89,58 @@ modules:
 }
 
 #[test]
+fn check_warns_of_failure_rules_that_do_not_do_what_they_seem_to() {
+    let yaml = "
+server_name: example.com
+on_failure:
+  - {callback: user_may_publish_room, then: pass}
+  - {callback: check_registration_for_spam, origin: federated, then: pass}
+  - {category: federation, callback: check_event_for_spam, then: pass}
+  - {kind: [breaker_open, protocol], then: pass}
+  - {kind: [panicked, overloaded], then: deny}
+  - {kind: panicked, then: error}
+  - {kind: panicked, then: pass}
+modules:
+  - module: ganglion.modules.KeywordFilter
+    id: words
+    breaker: {mode: disabled}
+    config: {keywords: [x]}
+  - module: ganglion.modules.Canned
+    id: both
+    breaker: {mode: disabled}
+    config: {answers: {check_event_for_spam: {verdict: pass}, on_logged_out: {value: null}, is_user_expired: {value: null}, check_registration_for_spam: {verdict: pass}}}
+    on_failure:
+      - {callback: check_event_for_spam, origin: federated, then: pass}
+      - {callback: user_may_create_room, then: pass}
+      - {category: account_validity, then: deny}
+";
+    let (code, out, err) = run_on("check", yaml);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_snapshot!(out, @r"
+    check_event_for_spam: words > both
+    check_registration_for_spam: both
+    is_user_expired: both
+    on_logged_out: both
+    warning: modules[1].on_failure[1]: it can never match: this module is asked in no callback that it is for
+    warning: on_failure[0]: it can never match: no module is asked in a callback that it is for
+    warning: on_failure[1]: it can never match: the callbacks that it is for are always local, nobody acts in them
+    warning: on_failure[2]: it can never match: none of its callbacks is in one of its categories
+    warning: on_failure[3]: it can never match: breaker_open needs a breaker with mode enabled, protocol does not happen in this version
+    warning: on_failure[6]: it can never match: modules[1].on_failure[0], on_failure[4] and on_failure[5] before it decide all that it is for
+    warning: modules[1].on_failure[2]: it denies, so it is passed over in is_user_expired, where nothing can be denied; it decides nowhere else
+    warning: on_failure[4]: it denies, so it is passed over in is_user_expired and on_logged_out, where nothing can be denied
+    warning: modules[0] (words): a failure may deny a federated event in check_event_for_spam, and it is stored redacted and soft-failed, for good: on_failure[4] denies on overloaded and panicked; put { callback: check_event_for_spam, origin: federated, then: pass } before on_failure[4], or add origin: local to on_failure[4]
+    ok: 2 modules, 9 warnings
+    ");
+    // What a disabled module would register is not known, so it may be what a rule is for.
+    let off = "  - {module: demo.DemoModule, enabled: false, on_failure: [{callback: on_update, then: pass}]}\n";
+    let (_, out, _) = run_on("check", &(yaml.to_owned() + off));
+    for rule in ["modules[2].on_failure[0]", "on_failure[0]", "on_failure[3]"] {
+        assert!(!out.contains(&format!("warning: {rule}: ")), "{rule}\n{out}");
+    }
+}
+
+#[test]
 fn check_names_every_error_with_its_place_and_exits_with_1() {
     let yaml = "
 server_name: example.com

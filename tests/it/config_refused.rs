@@ -311,17 +311,13 @@ fn a_section_of_another_type_is_refused() {
 fn what_is_still_to_come_is_not_in_this_version() {
     assert_snapshot!(refused_with("
 admin: {tokens: []}
-dispatch: {max_depth: 8}
 cache: {idle: 1h}
 wire: {socket: x}
-on_failure: [{origin: federated, then: pass}]
 modules:
   - {module: demo.DemoModule, tier: process}
   - {module: demo.DemoModule, tier: wasm}
 "), @r"
     g.yaml: admin.tokens: not in this version: it will come with tokens that have scopes
-    g.yaml: dispatch.max_depth: not in this version: it will come with modules that cause callbacks themselves
-    g.yaml: on_failure[0].origin: not in this version: it will come with rules for local and federated events
     g.yaml: cache.idle: not in this version: it will come with expiry of results that nobody asks for
     g.yaml: modules[0].tier: not in this version: process is still to come; use inline, actor or thread
     g.yaml: modules[1].tier: not in this version: wasm is still to come; use inline, actor or thread
@@ -494,6 +490,9 @@ on_failure:
   - {callback: on_new_event}
   - {kind: [], then: pass}
   - {callback: [user_may_create_room, is_user_expired], then: deny}
+  - {origin: federatd, then: pass}
+  - {origin: [local, federated], then: pass}
+  - {orign: local, then: pass}
 "), @r#"
     g.yaml: on_failure[0].callback: unknown callback "check_evnt_for_spam", did you mean check_event_for_spam?
     g.yaml: on_failure[1].category: unknown category "spam"
@@ -503,6 +502,9 @@ on_failure:
     g.yaml: on_failure[5].then: missing
     g.yaml: on_failure[6].kind: expected at least one; leave the key out to match all
     g.yaml: on_failure[7].then: is_user_expired has no deny verdict: use pass, error or synapse
+    g.yaml: on_failure[8].origin: expected local or federated, found "federatd", did you mean federated?
+    g.yaml: on_failure[9].origin: expected text, found a list
+    g.yaml: on_failure[10].orign: unknown key, did you mean origin?
     "#);
     assert_snapshot!(
         refused_module("{module: demo.DemoModule, on_failure: [{callback: on_new_event, then: deny}]}"),

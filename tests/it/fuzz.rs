@@ -70,7 +70,7 @@ server_name: example.com
 http: {bind: '127.0.0.1:8009', max_body: 1MiB}
 admin: {bind: '127.0.0.1:9009', max_body: 16MiB}
 dispatch: {workers: 2, deadline: 5s}
-on_failure: [{category: spam_checker, kind: [panicked, overloaded], then: pass}]
+on_failure: [{category: spam_checker, kind: [panicked, overloaded], origin: local, then: pass}]
 cache: {max_entries: 1000, ttl: 10m}
 modules:
   - &first

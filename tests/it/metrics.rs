@@ -69,7 +69,15 @@ impl Metrics {
 
 fn sample(line: &str) -> Sample {
     let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    let (name, mut rest) = line.split_once('{').expect(line);
+    let Some((name, mut rest)) = line.split_once('{') else {
+        let (name, value) = line.split_once(' ').expect(line);
+        assert!(is_name(name) && name.starts_with("ganglion_"), "{line}");
+        return Sample {
+            name: name.into(),
+            labels: Vec::new(),
+            value: value.parse().expect(line),
+        };
+    };
     assert!(is_name(name) && name.starts_with("ganglion_"), "{line}");
     let mut labels = Vec::new();
     loop {
@@ -149,6 +157,7 @@ fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
         ("ganglion_module_calls_total", "calls"),
         ("ganglion_module_in_flight", "in_flight"),
         ("ganglion_module_queued", "queued"),
+        ("ganglion_module_shed_total", "shed"),
         ("ganglion_module_restarts_total", "restarts"),
         ("ganglion_module_blocked_total", "blocked"),
         ("ganglion_module_stuck_threads", "stuck_threads"),
@@ -170,6 +179,14 @@ fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
             "{id} {kind}"
         );
     }
+    let mut used = 0;
+    for (kind, policies) in snapshot["policies"].as_object().unwrap() {
+        for (policy, count) in policies.as_object().unwrap() {
+            let labels = [("kind", kind.as_str()), ("policy", policy.as_str())];
+            assert_eq!(count, of("ganglion_module_failure_policies_total", &labels));
+            used += 1;
+        }
+    }
     let breakers = snapshot["breakers"].as_object().unwrap();
     for (callback, breaker) in breakers {
         let trips = of("ganglion_breaker_trips_total", &[("callback", callback)]);
@@ -180,7 +197,7 @@ fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
             assert_eq!(of("ganglion_breaker_state", &labels), is, "{id} {callback} {state}");
         }
     }
-    8 + STATES.len() + KINDS.len() + breakers.len() * (1 + BREAKER_STATES.len())
+    9 + STATES.len() + KINDS.len() + used + breakers.len() * (1 + BREAKER_STATES.len())
 }
 
 #[test]
@@ -203,7 +220,10 @@ fn metrics_agree_with_the_snapshots_and_nothing_else_is_in_them() {
     let metrics = scrape(&server);
     let modules = listed["modules"].as_array().unwrap();
     let samples: usize = modules.iter().map(|snapshot| agree(&metrics, snapshot)).sum();
-    assert_eq!(metrics.samples.len(), samples, "{metrics:?}");
+    // Those of the dispatcher as a whole.
+    let whole = ["ganglion_dispatch_refused_total", "ganglion_dispatch_too_deep_total"];
+    assert!(whole.iter().all(|name| metrics.of(name, &[]) == Some(0)), "{metrics:?}");
+    assert_eq!(metrics.samples.len(), samples + whole.len(), "{metrics:?}");
     let of = |name, labels: &[_]| metrics.of(name, labels);
     let open = [
         ("module", "fails"),
@@ -215,6 +235,8 @@ fn metrics_agree_with_the_snapshots_and_nothing_else_is_in_them() {
     assert_eq!(of("ganglion_module_failures_total", &refused), Some(3));
     let quarantined = [("module", "denies"), ("kind", "quarantined")];
     assert_eq!(of("ganglion_module_failures_total", &quarantined), Some(1));
+    let policy = [("module", "fails"), ("kind", "breaker_open"), ("policy", "synapse")];
+    assert_eq!(of("ganglion_module_failure_policies_total", &policy), Some(3));
 }
 
 /// Has a cached function whose name must be escaped.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::{CacheDefaults, CacheStatistics, InvalidationPublisher};
 use crate::guard::contained;
 use crate::incarnation::Incarnation;
+use crate::nesting::Lineage;
 use crate::probe::Operation;
 use crate::thread::ModuleThread;
 
@@ -202,10 +203,15 @@ impl FunctionCache {
         };
         let thread = Arc::clone(&flight.thread);
         let underway = Underway { cache, key, flight };
+        // What is asked for it is asked below the call that needs it first, though others may wait for it too.
+        let below = Lineage::here().map(Lineage::without_deadline);
         // A thread that has ended drops it, and so tells those who wait.
         thread.arbiter().spawn_fn(move || {
             actix::spawn(async move {
-                let filled = underway.cache.compute(fill).await;
+                let filled = match below {
+                    Some(below) => below.scope(underway.cache.compute(fill)).await,
+                    None => underway.cache.compute(fill).await,
+                };
                 underway.land(filled);
             });
         });

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ganglion_actors::{ModuleLimits, ModuleState, Worker, WorkerThreads};
+use ganglion_actors::{Asker, ModuleLimits, ModuleState, Worker, WorkerThreads};
 use ganglion_api::{
     CallFailure, FailureKind, Module, ModuleApi, ModuleError, NoConfig, SpamCheckerCallbacks, UserId,
     UserMayCreateRoom, UserMayPublishRoom, Verdict,
@@ -102,7 +102,14 @@ fn a_thousand_calls_from_all_workers_never_exceed_max_in_flight() {
                         let subscriber = Arc::clone(&subscriber);
                         let budget = incarnation.budget(Instant::now(), deadline);
                         incarnation
-                            .call(&worker, subscriber, Arc::new(create()), budget, asking)
+                            .call(
+                                &worker,
+                                subscriber,
+                                Arc::new(create()),
+                                budget,
+                                Asker::default(),
+                                asking,
+                            )
                             .await;
                         answered.await.unwrap()
                     });

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ganglion_actors::{
-    Asking, BreakerSettings, CacheDefaults, CacheService, Course, Incarnation, LoadError, ModuleHandle, ModuleLimits,
-    ModuleSpec, RestartSettings, Router, Surroundings, Tier, Worker, WorkerThreads,
+    Asker, Asking, BreakerSettings, CacheDefaults, CacheService, Course, Incarnation, LoadError, ModuleHandle,
+    ModuleLimits, ModuleSpec, RestartSettings, Router, Surroundings, Tier, Worker, WorkerThreads,
 };
 use ganglion_api::{
     CallFailure, Callback, Module, ModuleFactory, NotConnected, Registered, Registry, ServerName, Subscriber,
@@ -108,7 +108,14 @@ impl Started {
         let (asking, answered) = Asks::new();
         let budget = incarnation.budget(Instant::now(), deadline);
         incarnation
-            .call(&self.worker, subscriber, Arc::new(args), budget, asking)
+            .call(
+                &self.worker,
+                subscriber,
+                Arc::new(args),
+                budget,
+                Asker::default(),
+                asking,
+            )
             .await;
         answered.await.expect("who asks is told")
     }

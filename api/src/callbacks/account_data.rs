@@ -10,7 +10,7 @@ category! {
     AccountData, AccountDataCallbacks, register_account_data_callbacks;
 
     /// Account data was stored or deleted (then the content is empty).
-    OnAccountDataUpdated, on_account_data_updated, "1.57", Pass, Notify {
+    OnAccountDataUpdated, on_account_data_updated, "1.57", Pass, Notify, by user_id {
         /// Whose.
         user_id: OwnedUserId,
         /// The room; `None` for global account data.

@@ -14,19 +14,19 @@ category! {
     AccountValidity, AccountValidityCallbacks, register_account_validity_callbacks;
 
     /// Is this account expired? Asked on nearly every request of the account; both answers end the chain.
-    IsUserExpired, is_user_expired, "1.39", Error, FirstAnswer<Expiry> {
+    IsUserExpired, is_user_expired, "1.39", Error, FirstAnswer<Expiry>, by user_id {
         /// The account.
         user_id: OwnedUserId,
     }
 
     /// An account was registered. A failure breaks the request, though the account exists.
-    OnUserRegistration, on_user_registration, "1.39", Error, Notify {
+    OnUserRegistration, on_user_registration, "1.39", Error, Notify, by user_id {
         /// The account.
         user_id: OwnedUserId,
     }
 
     /// A user logged in. A failure breaks the request, though the device exists.
-    OnUserLogin, on_user_login, "1.98", Error, Notify {
+    OnUserLogin, on_user_login, "1.98", Error, Notify, by user_id {
         /// Who.
         user_id: OwnedUserId,
         /// The login type.
@@ -36,7 +36,7 @@ category! {
     }
 
     /// Sends the mail that asks a user to renew, in place of the homeserver's own mailer.
-    OnLegacySendMail, on_legacy_send_mail, "1.39", Error, SingleOwner<()> {
+    OnLegacySendMail, on_legacy_send_mail, "1.39", Error, SingleOwner<()>, by user_id {
         /// Who is asked.
         user_id: OwnedUserId,
     }

@@ -24,7 +24,10 @@ pub use spam_checker::*;
 pub use third_party_rules::*;
 pub use unsigned::*;
 
+use ruma_common::{OwnedUserId, UserId};
+
 use crate::callback::{CallbackVisitor, Category};
+use crate::types::{Event, Requester};
 
 /// The number of callbacks of each category, in the order of [`Category::ALL`].
 const COUNTS: [usize; 11] = [
@@ -75,7 +78,7 @@ pub(crate) fn visit_all<V: CallbackVisitor>(visitor: &mut V) {
 }
 
 /// Declares a category: its callbacks as types with their metadata, the typed set of functions that a module registers,
-/// and the method of `ModuleApi` that registers it.
+/// and the method of `ModuleApi` that registers it. `by` names the argument that says who acts.
 macro_rules! category {
     (
         $(#[$category_meta:meta])*
@@ -83,7 +86,7 @@ macro_rules! category {
         $(
             $(#[$meta:meta])*
             $name:ident, $method:ident, $since:literal, $on_failure:ident, $rule:ident $(<$answer:ty>)? $(=> $outcome:ty)?
-            $([$custom:ident])?
+            $([$custom:ident])? $(, by $acting:ident)?
             {
                 $($(#[$arg_meta:meta])* $arg:ident $([$optional:ident])? : $type:ty,)*
             }
@@ -122,8 +125,13 @@ macro_rules! category {
                         r#type: <$type as crate::json::FromJson>::TYPE,
                         optional: category!(@optional $($optional)?),
                     },)*],
+                    acting: category!(@name $($acting)?),
                 };
                 const INDEX: usize = Category::$category.first_index() + Position::$name as usize;
+
+                $(fn acting_user(&self) -> Option<&ruma_common::UserId> {
+                    crate::callbacks::Acting::user(&self.$acting)
+                })?
             }
         )+
 
@@ -161,6 +169,9 @@ macro_rules! category {
             }
         }
     };
+
+    (@name) => { None };
+    (@name $acting:ident) => { Some(stringify!($acting)) };
 
     (@optional) => { false };
     (@optional optional) => { true };
@@ -276,6 +287,36 @@ macro_rules! category {
     };
 }
 use category;
+
+/// An argument that says who acts.
+trait Acting {
+    /// The user; `None` if the argument names none.
+    fn user(&self) -> Option<&UserId>;
+}
+
+impl Acting for OwnedUserId {
+    fn user(&self) -> Option<&UserId> {
+        Some(self)
+    }
+}
+
+impl Acting for Option<OwnedUserId> {
+    fn user(&self) -> Option<&UserId> {
+        self.as_deref()
+    }
+}
+
+impl Acting for Event {
+    fn user(&self) -> Option<&UserId> {
+        Some(&self.sender)
+    }
+}
+
+impl Acting for Requester {
+    fn user(&self) -> Option<&UserId> {
+        Some(&self.user_id)
+    }
+}
 
 /// An answer of a `single_owner` callback.
 pub(crate) trait OwnerAnswer: Sized {

@@ -37,7 +37,7 @@ category! {
     }
 
     /// An access token was deleted.
-    OnLoggedOut, on_logged_out, "1.46", Pass, Notify {
+    OnLoggedOut, on_logged_out, "1.46", Pass, Notify, by user_id {
         /// Whose.
         user_id: OwnedUserId,
         /// The device.

@@ -16,7 +16,7 @@ category! {
     }
 
     /// Whose presence is this user told, beyond that of shared rooms? `"ALL"` wins and ends the chain.
-    GetInterestedUsers, get_interested_users, "1.42", Pass, Merge<InterestedUsers> {
+    GetInterestedUsers, get_interested_users, "1.42", Pass, Merge<InterestedUsers>, by user_id {
         /// The user.
         user_id: OwnedUserId,
     }

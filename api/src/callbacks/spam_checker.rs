@@ -14,19 +14,19 @@ category! {
 
     /// Is this event spam? A denied local event is refused; a denied federated one is stored redacted and soft-failed.
     /// Not asked for local membership changes, nor for the first events of a room.
-    CheckEventForSpam, check_event_for_spam, "1.37", Error, FirstDeny<Verdict> {
+    CheckEventForSpam, check_event_for_spam, "1.37", Error, FirstDeny<Verdict>, by event {
         /// The event.
         event: Event,
     }
 
     /// Should this federated event be dropped, as if it had never come? Deny drops it.
-    ShouldDropFederatedEvent, should_drop_federated_event, "1.60", Error, FirstDeny<Verdict> {
+    ShouldDropFederatedEvent, should_drop_federated_event, "1.60", Error, FirstDeny<Verdict>, by event {
         /// The event.
         event: Event,
     }
 
     /// May a local user join a room? Also asked when a joined user joins again. Not asked for server administrators.
-    UserMayJoinRoom, user_may_join_room, "1.37", Error, FirstDeny<Verdict> {
+    UserMayJoinRoom, user_may_join_room, "1.37", Error, FirstDeny<Verdict>, by user {
         /// Who joins.
         user: OwnedUserId,
         /// The room.
@@ -37,7 +37,7 @@ category! {
 
     /// May a user invite another? Asked for local invites, and for federated ones after
     /// [`FederatedUserMayInvite`].
-    UserMayInvite, user_may_invite, "1.37", Error, FirstDeny<Verdict> {
+    UserMayInvite, user_may_invite, "1.37", Error, FirstDeny<Verdict>, by inviter {
         /// Who invites.
         inviter: OwnedUserId,
         /// Who is invited.
@@ -47,13 +47,13 @@ category! {
     }
 
     /// May a user of another server invite a local one? If so, the homeserver then asks [`UserMayInvite`].
-    FederatedUserMayInvite, federated_user_may_invite, "1.133", Error, FirstDeny<Verdict> {
+    FederatedUserMayInvite, federated_user_may_invite, "1.133", Error, FirstDeny<Verdict>, by event {
         /// The invite, with the room's stripped state in `unsigned.invite_room_state`.
         event: Event,
     }
 
     /// May a user invite an address for which no Matrix user is known?
-    UserMaySend3pidInvite, user_may_send_3pid_invite, "1.45", Error, FirstDeny<Verdict> {
+    UserMaySend3pidInvite, user_may_send_3pid_invite, "1.45", Error, FirstDeny<Verdict>, by inviter {
         /// Who invites.
         inviter: OwnedUserId,
         /// `email` or `msisdn`.
@@ -65,7 +65,7 @@ category! {
     }
 
     /// May a user create a room? Not asked for server administrators, except when they upgrade a room.
-    UserMayCreateRoom, user_may_create_room, "1.37", Error, FirstDeny<Verdict> {
+    UserMayCreateRoom, user_may_create_room, "1.37", Error, FirstDeny<Verdict>, by user_id {
         /// Who creates it.
         user_id: OwnedUserId,
         /// The request's body.
@@ -73,7 +73,7 @@ category! {
     }
 
     /// May a user create this alias?
-    UserMayCreateRoomAlias, user_may_create_room_alias, "1.37", Error, FirstDeny<Verdict> {
+    UserMayCreateRoomAlias, user_may_create_room_alias, "1.37", Error, FirstDeny<Verdict>, by user_id {
         /// Who creates it.
         user_id: OwnedUserId,
         /// The alias.
@@ -81,7 +81,7 @@ category! {
     }
 
     /// May a user change whether a room is in the public directory? Asked both ways.
-    UserMayPublishRoom, user_may_publish_room, "1.37", Error, FirstDeny<Verdict> {
+    UserMayPublishRoom, user_may_publish_room, "1.37", Error, FirstDeny<Verdict>, by user_id {
         /// Who asks for it.
         user_id: OwnedUserId,
         /// The room.
@@ -89,7 +89,7 @@ category! {
     }
 
     /// May a user send this state event through the state endpoint? Not asked for server administrators.
-    UserMaySendStateEvent, user_may_send_state_event, "1.132", Error, FirstDeny<Verdict> {
+    UserMaySendStateEvent, user_may_send_state_event, "1.132", Error, FirstDeny<Verdict>, by user_id {
         /// Who sends it.
         user_id: OwnedUserId,
         /// The room.
@@ -103,7 +103,7 @@ category! {
     }
 
     /// Should this row of a user-directory search be hidden? Deny hides it.
-    CheckUsernameForSpam, check_username_for_spam, "1.37", Error, FirstDeny<Verdict> {
+    CheckUsernameForSpam, check_username_for_spam, "1.37", Error, FirstDeny<Verdict>, by requester_id {
         /// The row.
         user_profile: UserProfile,
         /// Who searches.
@@ -132,7 +132,7 @@ category! {
     }
 
     /// May this user log in? Asked for every kind of login, before the device is made.
-    CheckLoginForSpam, check_login_for_spam, "1.87", Error, FirstDeny<Verdict> {
+    CheckLoginForSpam, check_login_for_spam, "1.87", Error, FirstDeny<Verdict>, by user_id {
         /// Who logs in.
         user_id: OwnedUserId,
         /// The device, if the client named one.
@@ -147,7 +147,7 @@ category! {
 
     /// May a remote user's join be prepared here? An extension that upstream Synapse does not have; forks ask it for
     /// restricted rooms.
-    AcceptMakeJoin, accept_make_join, "fork", Error, FirstDeny<Verdict> {
+    AcceptMakeJoin, accept_make_join, "fork", Error, FirstDeny<Verdict>, by user {
         /// Who joins.
         user: OwnedUserId,
         /// The room.

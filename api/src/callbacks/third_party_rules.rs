@@ -13,7 +13,7 @@ category! {
     ThirdPartyRules, ThirdPartyRulesCallbacks, register_third_party_rules_callbacks;
 
     /// May this event be sent? Asked once for every event that this server creates, never for events of other servers.
-    CheckEventAllowed, check_event_allowed, "1.39", Error, Rewrite<EventVerdict> => EventVerdict {
+    CheckEventAllowed, check_event_allowed, "1.39", Error, Rewrite<EventVerdict> => EventVerdict, by event {
         /// The event.
         event: Event,
         /// The room's state before it.
@@ -21,7 +21,7 @@ category! {
     }
 
     /// May this room be created, and from which request? Not asked for upgrades.
-    OnCreateRoom, on_create_room, "1.39", Deny, Rewrite<RoomVerdict> => RoomOutcome {
+    OnCreateRoom, on_create_room, "1.39", Deny, Rewrite<RoomVerdict> => RoomOutcome, by requester {
         /// Who creates it.
         requester: Requester,
         /// The request's body, as the modules before have left it.
@@ -51,7 +51,7 @@ category! {
     }
 
     /// May this room be shut down?
-    CheckCanShutdownRoom, check_can_shutdown_room, "1.55", Pass, FirstDeny<Verdict> {
+    CheckCanShutdownRoom, check_can_shutdown_room, "1.55", Pass, FirstDeny<Verdict>, by user_id {
         /// Who asks for it; `None` if a module does.
         user_id [optional]: Option<OwnedUserId>,
         /// The room.
@@ -59,7 +59,7 @@ category! {
     }
 
     /// May this account be deactivated?
-    CheckCanDeactivateUser, check_can_deactivate_user, "1.55", Pass, FirstDeny<Verdict> {
+    CheckCanDeactivateUser, check_can_deactivate_user, "1.55", Pass, FirstDeny<Verdict>, by user_id {
         /// The account.
         user_id: OwnedUserId,
         /// Whether an administrator asks for it.
@@ -67,7 +67,7 @@ category! {
     }
 
     /// An event was stored. Told by every process of the homeserver, before clients get it.
-    OnNewEvent, on_new_event, "1.47", Pass, Notify {
+    OnNewEvent, on_new_event, "1.47", Pass, Notify, by event {
         /// The event.
         event: Event,
         /// The room's state at the time of the call, which may include later events.
@@ -75,7 +75,7 @@ category! {
     }
 
     /// A profile changed, custom fields too.
-    OnProfileUpdate, on_profile_update, "1.54", Pass, Notify {
+    OnProfileUpdate, on_profile_update, "1.54", Pass, Notify, by user_id {
         /// Whose.
         user_id: OwnedUserId,
         /// The name and avatar now.
@@ -87,7 +87,7 @@ category! {
     }
 
     /// An account was deactivated or reactivated.
-    OnUserDeactivationStatusChanged, on_user_deactivation_status_changed, "1.54", Pass, Notify {
+    OnUserDeactivationStatusChanged, on_user_deactivation_status_changed, "1.54", Pass, Notify, by user_id {
         /// The account.
         user_id: OwnedUserId,
         /// Whether it is deactivated now.
@@ -97,7 +97,7 @@ category! {
     }
 
     /// An address was added to an account. Deprecated: asked right after [`OnAddUserThirdPartyIdentifier`].
-    OnThreepidBind, on_threepid_bind, "1.56", Pass, Notify {
+    OnThreepidBind, on_threepid_bind, "1.56", Pass, Notify, by user_id {
         /// The account.
         user_id: OwnedUserId,
         /// `email` or `msisdn`.
@@ -107,7 +107,7 @@ category! {
     }
 
     /// An address was added to an account.
-    OnAddUserThirdPartyIdentifier, on_add_user_third_party_identifier, "1.79", Pass, Notify {
+    OnAddUserThirdPartyIdentifier, on_add_user_third_party_identifier, "1.79", Pass, Notify, by user_id {
         /// The account.
         user_id: OwnedUserId,
         /// `email` or `msisdn`.
@@ -117,7 +117,7 @@ category! {
     }
 
     /// An address was removed from an account.
-    OnRemoveUserThirdPartyIdentifier, on_remove_user_third_party_identifier, "1.79", Pass, Notify {
+    OnRemoveUserThirdPartyIdentifier, on_remove_user_third_party_identifier, "1.79", Pass, Notify, by user_id {
         /// The account.
         user_id: OwnedUserId,
         /// `email` or `msisdn`.

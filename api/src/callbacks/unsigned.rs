@@ -10,7 +10,7 @@ category! {
         register_add_extra_fields_to_unsigned_client_event_callbacks;
 
     /// Which fields does this event get? The last module wins a key, the homeserver's own keys win over all.
-    AddFieldToUnsigned, add_field_to_unsigned, "1.96", Error, Merge<JsonObject> {
+    AddFieldToUnsigned, add_field_to_unsigned, "1.96", Error, Merge<JsonObject>, by event {
         /// The event.
         event: Event,
     }

@@ -88,6 +88,10 @@ impl ModuleHost for Notes {
         &NotConnected
     }
 
+    fn remaining_budget(&self) -> Option<Duration> {
+        None
+    }
+
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         self.sleeps.lock().unwrap().push(duration);
         Box::pin(async {})

@@ -1,0 +1,272 @@
+//! Calls below calls: a module may cause another callback, which may reach it again.
+//!
+//! While a module's code runs, its task knows which call this is. What is asked from there is below it: it is one
+//! deeper, has no more time than is left, and where it reaches the same module it uses the permit of the call above, which
+//! waits for it. So neither a cycle nor a module with a single permit waits for itself.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use ganglion_api::HomeserverError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::admission::Permit;
+use crate::handle::ModuleHandle;
+use crate::probe::Operation;
+use crate::queue::Caller;
+
+tokio::task_local! {
+    static HERE: Here;
+}
+
+/// What a task is doing.
+enum Here {
+    /// It runs a module's code.
+    Call(Frame),
+    /// It does something for such a call.
+    Below(Lineage),
+}
+
+/// The right to have a call running, as its call holds it.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// A permit of its own.
+    Own(#[expect(dead_code, reason = "held for its drop")] Permit),
+    /// That of a call above.
+    Lent(
+        #[expect(dead_code, reason = "held for its drop")] Arc<Lendable>,
+        #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
+    ),
+}
+
+/// A permit that calls below may use, one at a time.
+#[derive(Debug)]
+pub(crate) struct Lendable {
+    turn: Arc<Semaphore>,
+    _held: Held,
+}
+
+/// The permit of a running call: made lendable by the first who may need it.
+enum Kept {
+    Unlent(Held),
+    Lendable(Arc<Lendable>),
+    /// Only while it is made lendable.
+    Nothing,
+}
+
+impl Kept {
+    fn lendable(&mut self) -> Option<Arc<Lendable>> {
+        if let Self::Unlent(held) = std::mem::replace(self, Self::Nothing) {
+            *self = Self::Lendable(Arc::new(Lendable {
+                turn: Arc::new(Semaphore::new(1)),
+                _held: held,
+            }));
+        }
+        match self {
+            Self::Lendable(lendable) => Some(Arc::clone(lendable)),
+            _ => None,
+        }
+    }
+}
+
+/// Who asks, and for whom.
+#[derive(Debug, Clone, Default)]
+pub struct Asker {
+    /// Whose turn is taken.
+    pub caller: Caller,
+    /// The call of a module that this is below.
+    pub above: Option<Lineage>,
+}
+
+/// A running call of a module.
+pub(crate) struct Frame {
+    module: ModuleHandle,
+    operation: Operation,
+    until: Instant,
+    asker: Asker,
+    permit: RefCell<Kept>,
+}
+
+impl Frame {
+    pub(crate) fn new(module: &ModuleHandle, operation: Operation, until: Instant, asker: Asker, permit: Held) -> Self {
+        Self {
+            module: module.clone(),
+            operation,
+            until,
+            asker,
+            permit: RefCell::new(Kept::Unlent(permit)),
+        }
+    }
+
+    /// Runs the call's code.
+    pub(crate) fn scope<F: Future>(self, run: F) -> impl Future<Output = F::Output> {
+        HERE.scope(Here::Call(self), run)
+    }
+
+    fn lineage(&self) -> Lineage {
+        let above = self.asker.above.as_ref().map(|above| Arc::clone(&above.call));
+        let lendable = self.permit.borrow_mut().lendable();
+        Lineage {
+            until: Some(self.until),
+            call: Arc::new(Ancestor {
+                module: self.module.clone(),
+                operation: self.operation,
+                depth: above.as_ref().map_or(1, |above| above.depth + 1),
+                caller: self.asker.caller,
+                permit: lendable.map_or_else(Weak::new, |lendable| Arc::downgrade(&lendable)),
+                above,
+                refused: OnceLock::new(),
+            }),
+        }
+    }
+}
+
+/// A call that others are below.
+struct Ancestor {
+    module: ModuleHandle,
+    operation: Operation,
+    depth: usize,
+    caller: Caller,
+    /// Weak: it goes back with the call, whatever is still below it.
+    permit: Weak<Lendable>,
+    above: Option<Arc<Ancestor>>,
+    refused: OnceLock<TooDeep>,
+}
+
+/// Callbacks nest too deeply. It names them, from the first to the one that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("callbacks nest deeper than {max_depth}: {cycle}")]
+pub struct TooDeep {
+    /// How deep they may nest.
+    pub max_depth: usize,
+    /// The calls that repeat, or all of them if none does: `callback (module) > ...`, the refused one last.
+    pub cycle: String,
+}
+
+impl From<TooDeep> for HomeserverError {
+    fn from(TooDeep { max_depth, cycle }: TooDeep) -> Self {
+        Self::NestedTooDeep { max_depth, cycle }
+    }
+}
+
+/// Which call of a module something is done for. It can be taken along to another task: what is asked there
+/// [below](crate::Asker::above) it counts as asked by that call.
+#[derive(Clone)]
+pub struct Lineage {
+    call: Arc<Ancestor>,
+    until: Option<Instant>,
+}
+
+impl fmt::Debug for Lineage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lineage({})", self.path())
+    }
+}
+
+impl Lineage {
+    /// The call that the current task does something for, if there is one. Tasks that a module spawns do it for nobody.
+    #[must_use]
+    pub fn here() -> Option<Self> {
+        let here = HERE.try_with(|here| match here {
+            Here::Call(frame) => frame.lineage(),
+            Here::Below(lineage) => lineage.clone(),
+        });
+        here.ok()
+    }
+
+    /// Does something for this call.
+    pub(crate) fn scope<F: Future>(self, run: F) -> impl Future<Output = F::Output> {
+        HERE.scope(Here::Below(self), run)
+    }
+
+    /// The same for something that others wait for too, which is not over with this call.
+    pub(crate) fn without_deadline(self) -> Self {
+        Self { until: None, ..self }
+    }
+
+    /// How many calls there are on the way to here.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.call.depth
+    }
+
+    /// Who asked first.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        self.call.caller
+    }
+
+    /// The end of the call's budget.
+    #[must_use]
+    pub fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// A callback that would nest too deeply. The module that caused it is told, if it asked the homeserver.
+    #[must_use]
+    pub fn refuse(&self, callback: &'static str, max_depth: usize) -> TooDeep {
+        let calls: Vec<_> = self.calls().collect();
+        let repeats = calls.iter().position(|call| call.operation.as_str() == callback);
+        let cycle = &calls[..repeats.map_or(calls.len(), |last| last + 1)];
+        let too_deep = TooDeep {
+            max_depth,
+            cycle: written(cycle) + " > " + callback,
+        };
+        let _ = self.call.refused.set(too_deep.clone());
+        too_deep
+    }
+
+    /// What was refused below this call.
+    pub(crate) fn refused(&self) -> Option<&TooDeep> {
+        self.call.refused.get()
+    }
+
+    /// From this call to the first.
+    fn calls(&self) -> impl Iterator<Item = &Ancestor> {
+        std::iter::successors(Some(&*self.call), |call| call.above.as_deref())
+    }
+
+    fn path(&self) -> String {
+        written(&self.calls().collect::<Vec<_>>())
+    }
+
+    /// The permit of the nearest call of this module that still runs.
+    pub(crate) fn lent_by(&self, module: &ModuleHandle) -> Option<Arc<Lendable>> {
+        let mut calls = self.calls().filter(|call| call.module.index() == module.index());
+        calls.find_map(|call| call.permit.upgrade())
+    }
+}
+
+/// The first call first.
+fn written(calls: &[&Ancestor]) -> String {
+    let calls = calls.iter().rev();
+    let calls: Vec<_> = calls
+        .map(|call| format!("{} ({})", call.operation.as_str(), call.module.id()))
+        .collect();
+    calls.join(" > ")
+}
+
+impl Lendable {
+    /// Waits until no other call below uses the permit.
+    pub(crate) async fn borrow(self: Arc<Self>) -> Held {
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        match turn {
+            Ok(turn) => Held::Lent(self, turn),
+            // It is never closed.
+            Err(_closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// How much of its budget the current call of a module has left; `None` outside of one.
+pub(crate) fn remaining() -> Option<Duration> {
+    let until = HERE.try_with(|here| match here {
+        Here::Call(frame) => Some(frame.until),
+        Here::Below(lineage) => lineage.until,
+    });
+    let until = until.ok().flatten()?;
+    Some(until.saturating_duration_since(Instant::now()))
+}

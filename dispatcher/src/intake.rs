@@ -1,0 +1,180 @@
+//! What waits for a worker to begin with it.
+//!
+//! A dispatch that finds nobody waiting goes straight to the worker's dispatcher. Otherwise it waits here, and the
+//! dispatcher is sent a word that somebody does: whose turn it is then is fair between callers, and the number of those
+//! who wait is bounded.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use actix::{Addr, Handler, MailboxError, Message};
+use ganglion_actors::{CallClass, Caller, FairQueue, Worker};
+use tokio::sync::oneshot;
+
+use crate::dispatcher::Dispatcher;
+
+/// How many may wait for one worker. One more, and somebody gives way: it is `overloaded`.
+const MAX_WAITING: usize = 8192;
+
+/// Something that a worker is to do.
+pub(crate) trait Job: Message<Result = ()> + Send + 'static {
+    /// Does it.
+    fn begin(self, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>>;
+
+    /// There is no room for it.
+    fn refuse(self);
+}
+
+/// A job that waits, its type forgotten.
+trait Waiting: Send {
+    fn begin(self: Box<Self>, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>>;
+    fn refuse(self: Box<Self>);
+}
+
+/// A job with who waits for it.
+struct Queued<J> {
+    job: J,
+    done: oneshot::Sender<()>,
+}
+
+impl<J: Job> Waiting for Queued<J> {
+    fn begin(self: Box<Self>, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>> {
+        let Self { job, done } = *self;
+        if done.is_closed() {
+            // Nobody waits any more, and it has not begun.
+            return Box::pin(std::future::ready(()));
+        }
+        let work = job.begin(worker);
+        Box::pin(async move {
+            work.await;
+            let _ = done.send(());
+        })
+    }
+
+    fn refuse(self: Box<Self>) {
+        self.job.refuse();
+        let _ = self.done.send(());
+    }
+}
+
+/// Tells a dispatcher that a job waits.
+pub(crate) struct Next;
+
+impl Message for Next {
+    type Result = ();
+}
+
+/// What waits for one worker.
+pub(crate) struct Intake {
+    /// How many jobs were sent and have not begun, those in the dispatcher's mailbox too.
+    load: Arc<AtomicUsize>,
+    /// The dispatcher has ended.
+    closed: AtomicBool,
+    /// How many were refused, by all workers together.
+    refused: Arc<AtomicU64>,
+    waiting: Mutex<FairQueue<Box<dyn Waiting>>>,
+}
+
+/// One job on its way to a worker, counted until the worker begins with it: one that is blocked stays loaded.
+#[derive(Debug)]
+pub(crate) struct Loaded(Arc<AtomicUsize>);
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Intake {
+    /// Nothing waits yet. Refusals are counted in `refused`.
+    pub(crate) fn new(refused: Arc<AtomicU64>) -> Self {
+        Self {
+            load: Arc::default(),
+            closed: AtomicBool::new(false),
+            refused,
+            waiting: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FairQueue<Box<dyn Waiting>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many jobs wait for this worker.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Sends a job to the worker's dispatcher, and waits until it is done or was refused.
+    ///
+    /// # Errors
+    /// The dispatcher has ended.
+    ///
+    /// # Cancellation
+    /// A job that was not begun when the future is dropped does not begin.
+    pub(crate) async fn send<J: Job>(
+        &self,
+        dispatcher: &Addr<Dispatcher>,
+        (class, caller): (CallClass, Caller),
+        job: impl FnOnce(Loaded) -> J,
+    ) -> Result<(), MailboxError>
+    where
+        Dispatcher: Handler<J>,
+    {
+        let before = self.load.fetch_add(1, Ordering::Relaxed);
+        let job = job(Loaded(Arc::clone(&self.load)));
+        if before == 0 {
+            return dispatcher.send(job).await;
+        }
+        let (done, finished) = oneshot::channel();
+        self.enqueue(dispatcher, class, caller, Box::new(Queued { job, done }))?;
+        finished.await.map_err(|_ended| MailboxError::Closed)
+    }
+
+    fn enqueue(
+        &self,
+        dispatcher: &Addr<Dispatcher>,
+        class: CallClass,
+        caller: Caller,
+        job: Box<dyn Waiting>,
+    ) -> Result<(), MailboxError> {
+        let mut waiting = self.lock();
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(MailboxError::Closed);
+        }
+        waiting.push(class, caller, job);
+        let displaced = (waiting.len() > MAX_WAITING).then(|| waiting.give_way()).flatten();
+        drop(waiting);
+        match displaced {
+            // The word that was sent for it will do for the new one.
+            Some((_, displaced)) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                displaced.refuse();
+            }
+            // Its mailbox has no bound, so only its end is an error.
+            None if dispatcher.try_send(Next).is_err() => self.close(),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The job whose turn it is begins.
+    pub(crate) fn next(&self, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>> {
+        let next = self.lock().pop(false);
+        match next {
+            Some(job) => job.begin(worker),
+            None => Box::pin(std::future::ready(())),
+        }
+    }
+
+    /// Nobody will begin with anything any more: those who wait are told.
+    pub(crate) fn close(&self) {
+        let mut waiting = self.lock();
+        self.closed.store(true, Ordering::Relaxed);
+        let left: Vec<_> = waiting.drain().collect();
+        drop(waiting);
+        drop(left);
+    }
+}
