@@ -144,6 +144,16 @@ impl Ganglion {
         Ok(module.command(command).await?)
     }
 
+    /// Forgets the poison input of the module with this id: all args get to it again. In every state.
+    ///
+    /// # Errors
+    /// There is no such module.
+    pub fn clear_poison(&self, module: &str) -> Result<ModuleSnapshot, CommandError> {
+        let module = self.handle.module(module).ok_or(CommandError::UnknownModule)?;
+        module.clear_poison();
+        Ok(module.snapshot())
+    }
+
     /// Stops every module at once; calls that wait or run fail as `not_running`. To drain, stop asking first.
     pub fn shutdown(&self) {
         self.lock().stop();

@@ -222,19 +222,21 @@ impl Breaker {
         epoch == pass.epoch || state == BreakerState::Closed
     }
 
-    /// Notes how a call ended. One from before the last trip, reset or probe changes nothing.
-    pub(crate) fn record(&self, pass: Pass, judged: Judged, took: Duration, now: Instant) {
+    /// Notes how a call ended. One from before the last trip, reset or probe changes nothing. True if the breaker opened
+    /// for it, or would have in the mode `metrics_only`.
+    pub(crate) fn record(&self, pass: Pass, judged: Judged, took: Duration, now: Instant) -> bool {
         let slow = self.settings.slow_after.is_some_and(|after| took >= after);
         let good = judged == Judged::Success && !slow;
         let nothing_changes = good && !pass.probe && self.spotless.load(Ordering::Relaxed);
         if nothing_changes || self.settings.mode == BreakerMode::Disabled {
-            return;
+            return false;
         }
         let mut inner = self.lock();
         let (state, epoch) = self.phase.get();
         if epoch != pass.epoch {
-            return;
+            return false;
         }
+        let trips = inner.trips;
         match state {
             BreakerState::Closed => {
                 let window = &mut inner.window;
@@ -250,6 +252,7 @@ impl Breaker {
             // Opening begins an epoch in which nothing is admitted.
             BreakerState::Open => {}
         }
+        inner.trips != trips
     }
 
     /// Gives a pass back: the call was not made. If it was the probe, its place is free for the next caller.

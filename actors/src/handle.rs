@@ -14,6 +14,7 @@ use crate::admission::Admission;
 use crate::breaker::{Breaker, TripReason};
 use crate::gate::Gate;
 use crate::load::ModuleSpec;
+use crate::poison::Poison;
 use crate::probe::{Operation, Visit};
 use crate::snapshot::{Counters, ModuleSnapshot};
 use crate::state::{ModuleCommand, ModuleState, Refused, StateCell};
@@ -58,6 +59,7 @@ struct Shared {
     breakers: Box<[Breaker]>,
     /// `None` if it has a thread of its own, or there is one worker.
     gate: Option<Gate>,
+    poison: Poison,
     counters: Counters,
     stop: CancellationToken,
     stuck: Mutex<Vec<Arc<Watched>>>,
@@ -106,6 +108,7 @@ impl ModuleHandle {
                 admission: Admission::new(spec.limits.max_in_flight, spec.limits.mailbox),
                 breakers: breakers.collect(),
                 gate: Gate::new(workers).filter(|_| spec.tier != Tier::Thread),
+                poison: Poison::default(),
                 counters: Counters::default(),
                 stop: CancellationToken::new(),
                 stuck: Mutex::default(),
@@ -206,6 +209,16 @@ impl ModuleHandle {
         self.shared.breakers.iter().for_each(Breaker::reset);
     }
 
+    /// The args that bypass it.
+    pub(crate) fn poison(&self) -> &Poison {
+        &self.shared.poison
+    }
+
+    /// Forgets its poison input: all args get to it again. In every state.
+    pub fn clear_poison(&self) {
+        self.shared.poison.clear();
+    }
+
     /// Cancelled when Ganglion is stopped.
     pub(crate) fn stopped(&self) -> &CancellationToken {
         &self.shared.stop
@@ -280,6 +293,8 @@ impl ModuleHandle {
             policies: shared.counters.policies(),
             blocked: shared.blocked.load(Ordering::Relaxed),
             stuck_threads: self.stuck_threads(),
+            poison: shared.poison.snapshot(),
+            poison_bypasses: shared.poison.count(),
         }
     }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Ledger, Reclaim, Refusal};
 use crate::background::Pace;
 use crate::breaker::{Judged, Pass};
+use crate::course::{Course, at_once};
 use crate::gate::Entrance;
 use crate::handle::ModuleHandle;
 use crate::module_actor::{Asking, Call, Ended, Invoke, ModuleActor, Respond, Work};
@@ -266,8 +267,7 @@ impl Incarnation {
         self.retire();
         // What waits for the thread waits for nothing.
         self.ended.cancel();
-        let blocked = thread.blame().is_some_and(|blame| blame.module.is_some());
-        let reason = if blocked {
+        let reason = if thread.is_blocked() {
             "blocked its thread"
         } else {
             "its thread ended"
@@ -296,8 +296,16 @@ impl Incarnation {
         Budget { now, until }
     }
 
+    /// These args made the module panic, or hang for its whole budget. The third time they are poison: they bypass it.
+    pub fn harmed<C: Callback>(&self, args: &C, cause: FailureKind) {
+        if self.module.poison().strike(args, cause) {
+            let (module, callback) = (self.module.id(), C::SPEC.name);
+            tracing::warn!(module, callback, %cause, "the same arguments again: from now on they bypass the module");
+        }
+    }
+
     /// Asks a subscriber of the module, until its budget runs out. `asking` is told how that ended: with an
-    /// answer, or with a failure, see [`FailureKind`].
+    /// answer, or with a failure, see [`FailureKind`]. Args that are poison bypass the module, as `quarantined`.
     ///
     /// # Cancellation
     /// A call that waits is withdrawn; one that runs goes on to its end or its budget, but for the tier `inline`.
@@ -310,6 +318,10 @@ impl Incarnation {
         asker: Asker,
         asking: impl Asking<C::Answer>,
     ) {
+        if let Some(why) = self.module.poison().bypasses(&*args) {
+            self.module.counters().count(Some(FailureKind::Quarantined));
+            return asking.end(Err(CallFailure::new(FailureKind::Quarantined, why)));
+        }
         let work = Invoke { subscriber, args };
         self.admit(worker, Operation::callback::<C>(), work, budget, asker, asking)
             .await;
@@ -377,7 +389,16 @@ impl Incarnation {
             None => None,
         };
         let (replica, ledger) = worker.part(self);
-        let permit = match self.permit(&ledger, W::CLASS, &asker, until).await {
+        let course = Arc::new(Course::new(
+            now,
+            until,
+            until - now >= self.module.limits().call_timeout,
+        ));
+        let (permitted, permitted_at_once) = at_once(self.permit(&ledger, W::CLASS, &asker, until)).await;
+        if !permitted_at_once {
+            course.spare();
+        }
+        let permit = match permitted {
             Ok(permit) => permit,
             Err(refusal) => {
                 if let Some((breaker, pass)) = pass {
@@ -391,6 +412,7 @@ impl Incarnation {
             pass: pass.map(|(_, pass)| pass),
             work,
             asking,
+            course,
             until,
             asker,
             permit,
@@ -400,7 +422,12 @@ impl Incarnation {
         if let Some((breaker, pass)) = pass {
             let ended = Instant::now();
             match judge(result) {
-                Some(judged) => breaker.record(pass, judged, ended.saturating_duration_since(begun), ended),
+                Some(judged) => {
+                    if breaker.record(pass, judged, ended.saturating_duration_since(begun), ended) {
+                        // It fails whatever it gets, such as one whose backend is down.
+                        self.module.poison().forget_hangs(operation);
+                    }
+                }
                 None => breaker.withdraw(pass),
             }
         }
@@ -436,12 +463,22 @@ impl Incarnation {
         let sent = match (&self.place, replica) {
             (Place::Inline, _) => return Ok(call.run(self).await),
             (Place::Actor, Some(replica)) => replica.send(call).await,
-            (Place::Thread { actor, .. }, _) => {
+            (Place::Thread { thread, actor, .. }, _) => {
                 // The thread may be stuck: the budget is held on this side too.
+                let course = Arc::clone(&call.course);
                 let answer = timeout_at(call.until, actor.send(call));
                 match self.ended.run_until_cancelled(answer).await {
                     Some(Ok(sent)) => sent,
-                    Some(Err(_elapsed)) => return Err(FailureKind::DeadlineExceeded),
+                    Some(Err(_elapsed)) => {
+                        if thread.is_busy() {
+                            // It may be about to say so itself.
+                            tokio::task::yield_now().await;
+                        }
+                        course.is_over(thread.is_busy() || thread.has_ended());
+                        return Err(FailureKind::DeadlineExceeded);
+                    }
+                    // The thread was given up for this very call.
+                    None if thread.is_blocked() && course.holds_thread() => return Err(FailureKind::DeadlineExceeded),
                     None => return Err(self.absence()),
                 }
             }

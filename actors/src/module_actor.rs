@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::breaker::Pass;
+use crate::course::Course;
 use crate::guard::guarded;
 use crate::incarnation::Incarnation;
 use crate::nesting::{Asker, Frame, Held};
@@ -32,8 +33,9 @@ pub(crate) trait Work: Send + 'static {
 /// Where the answer of a call goes. It goes there at once: who asked may wait on a thread that is not stuck, though the
 /// way back is.
 pub trait Asking<T>: Clone + Send + 'static {
-    /// The module's code would begin now. If this is false it does not, since the call was withdrawn.
-    fn begin(&self) -> bool;
+    /// The module's code would begin now; `course` says how it goes on. If this is false it does not, since the call was
+    /// withdrawn.
+    fn begin(&self, course: &Arc<Course>) -> bool;
 
     /// The call has ended. It may be told so again, when its budget is over on this side and its thread says something
     /// later: then the first one holds.
@@ -111,6 +113,7 @@ pub(crate) struct Call<W, A> {
     pub(crate) pass: Option<Pass>,
     pub(crate) work: W,
     pub(crate) asking: A,
+    pub(crate) course: Arc<Course>,
     pub(crate) until: Instant,
     pub(crate) asker: Asker,
     pub(crate) permit: Held,
@@ -124,6 +127,7 @@ impl<W: Work, A: Asking<W::Output>> Call<W, A> {
             pass,
             work,
             asking,
+            course,
             until,
             asker,
             permit,
@@ -135,10 +139,10 @@ impl<W: Work, A: Asking<W::Output>> Call<W, A> {
         let run = async {
             if !incarnation.still_passes(operation, pass) {
                 not_begun.set(Some(Ended::Refused));
-            } else if !asking.begin() {
+            } else if !asking.begin(&course) {
                 not_begun.set(Some(Ended::Withdrawn));
             } else {
-                return frame.scope(work.run()).await;
+                return course.follow(frame.scope(work.run()), until).await;
             }
             Err(ModuleError::message("not begun"))
         };

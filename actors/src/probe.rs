@@ -29,6 +29,11 @@ impl Operation {
         Self(u16::try_from(C::INDEX).unwrap_or(u16::MAX))
     }
 
+    /// The number.
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
     /// The callback, if it is one.
     pub(crate) fn spec(self) -> Option<&'static CallbackSpec> {
         reference().get(usize::from(self.0))

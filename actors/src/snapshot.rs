@@ -8,6 +8,7 @@ use ganglion_api::{FailureKind, Then};
 use serde::{Serialize, Serializer};
 
 use crate::breaker::BreakerSnapshot;
+use crate::poison::PoisonSnapshot;
 use crate::state::ModuleState;
 use crate::tier::Tier;
 
@@ -52,9 +53,13 @@ pub struct ModuleSnapshot {
     pub blocked: u64,
     /// How many of these threads are stuck still.
     pub stuck_threads: usize,
+    /// The args that bypass it, those that struck last at the end.
+    pub poison: Vec<PoisonSnapshot>,
+    /// How many calls bypassed it for their args since the start.
+    pub poison_bypasses: u64,
 }
 
-fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_rfc3339_millis(*time))
 }
 

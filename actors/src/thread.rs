@@ -323,6 +323,11 @@ impl ModuleThread {
         self.blame.get()
     }
 
+    /// Whether it was given up for a module that blocks it.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blame().is_some_and(|blame| blame.module.is_some())
+    }
+
     /// Keeps what is held on this thread, to give it back when the thread is given up.
     pub(crate) fn keep(&self, held: Arc<dyn Reclaim>) {
         match &mut *self.held.lock().unwrap_or_else(PoisonError::into_inner) {

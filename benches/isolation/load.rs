@@ -92,6 +92,8 @@ pub(crate) struct Load {
     tally: Arc<Tally>,
     user: OwnedUserId,
     room: OwnedRoomId,
+    /// Calls of the neighbour that were made. Each has other args: they are no poison input.
+    neighbour: AtomicUsize,
 }
 
 impl Load {
@@ -108,6 +110,7 @@ impl Load {
             tally: Arc::new(tally),
             user: UserId::parse("@bob:example.com").expect("a user id"),
             room: RoomId::parse("!room:example.com").expect("a room id"),
+            neighbour: AtomicUsize::new(0),
         }
     }
 
@@ -155,7 +158,9 @@ impl Load {
         }
         self.tally.open_neighbour.fetch_add(1, Ordering::SeqCst);
         let made = Instant::now();
-        let asked = self.ask(UserMayPublishRoom::new(self.user.clone(), self.room.clone()));
+        let user = format!("@u{}:example.com", self.neighbour.fetch_add(1, Ordering::Relaxed));
+        let user = UserId::parse(user).expect("a user id");
+        let asked = self.ask(UserMayPublishRoom::new(user, self.room.clone()));
         let tally = Arc::clone(&self.tally);
         self.runtime.spawn(async move {
             let decision = asked.await;

@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ganglion_actors::Course;
 use ganglion_api::{CallFailure, Concern, FailureKind, Then};
 use tokio::time::Instant;
 
@@ -39,8 +40,8 @@ struct Asked {
     at: Instant,
     /// The end of its budget.
     until: Instant,
-    /// The module's code has begun.
-    begun: bool,
+    /// How the module's code goes on, once it has begun.
+    begun: Option<Arc<Course>>,
 }
 
 /// One question to one module.
@@ -120,7 +121,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
             question,
             at,
             until,
-            begun: false,
+            begun: None,
         });
         question
     }
@@ -145,14 +146,17 @@ impl<C: Routed, H: Target> Chain<C, H> {
 
     /// The code of the module that is being asked may begin; not if the question was withdrawn.
     #[must_use]
-    pub fn begin(&mut self, question: Question) -> bool {
+    pub fn begin(&mut self, question: Question, course: &Arc<Course>) -> bool {
         let asked = self.asked.as_mut().filter(|asked| asked.question == question);
-        asked.map(|asked| asked.begun = true).is_some()
+        asked.map(|asked| asked.begun = Some(Arc::clone(course))).is_some()
     }
 
     /// The module that is being asked answered or failed. Nothing happens if the chain has gone on without it.
     pub fn answer(&mut self, question: Question, answer: Result<C::Answer, CallFailure>, now: Instant) {
         if let Some(asked) = self.asked.take_if(|asked| asked.question == question) {
+            if let Err(failure) = &answer {
+                self.harmed(&asked, failure.kind);
+            }
             self.settle(answer, now.saturating_duration_since(asked.at));
         }
     }
@@ -160,7 +164,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
     /// A worker is to go on with the next leg, unless a module's code has begun. Says whether that is so.
     #[must_use]
     pub fn withdraw(&mut self) -> bool {
-        let begun = self.asked.as_ref().is_some_and(|asked| asked.begun);
+        let begun = self.asked.as_ref().is_some_and(|asked| asked.begun.is_some());
         if !begun {
             self.asked = None;
             self.leg += 1;
@@ -177,7 +181,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
             // The thread ended: what ran there is gone.
             _ => true,
         };
-        match self.asked.as_ref().filter(|asked| asked.begun) {
+        match self.asked.as_ref().filter(|asked| asked.begun.is_some()) {
             Some(asked) if !to_blame && asked.until > now => {
                 // Its answer still counts; but if its worker comes back, it drives the chain no further.
                 self.leg += 1;
@@ -217,13 +221,30 @@ impl<C: Routed, H: Target> Chain<C, H> {
 
     /// The chain's deadline has passed: who is being asked, and all who were not reached, exceeded it.
     pub fn expire(&mut self, now: Instant) {
-        let mut duration = self
-            .asked
-            .take()
-            .map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked.at));
+        let mut duration = self.asked.take().map_or(Duration::ZERO, |asked| {
+            if now >= asked.until {
+                self.harmed(&asked, FailureKind::DeadlineExceeded);
+            }
+            now.saturating_duration_since(asked.at)
+        });
         while self.next_subscription().is_some() {
             self.settle(Err(FailureKind::DeadlineExceeded.into()), duration);
             duration = Duration::ZERO;
+        }
+    }
+
+    /// A question ended with a failure of this kind. If it was the args that made the module panic or hang, it is told so.
+    fn harmed(&self, asked: &Asked, kind: FailureKind) {
+        let Some(course) = &asked.begun else { return };
+        let harmed = match kind {
+            FailureKind::Panicked => true,
+            FailureKind::DeadlineExceeded => course.hangs(),
+            _ => false,
+        };
+        if let Some(subscription) = self.route.subscriptions().get(self.steps.len())
+            && harmed
+        {
+            subscription.incarnation.harmed(&*self.args, kind);
         }
     }
 

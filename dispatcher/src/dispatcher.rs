@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
-use ganglion_actors::{Asker, Asking, Incarnation, ModuleThread, Worker};
+use ganglion_actors::{Asker, Asking, Course, Incarnation, ModuleThread, Worker};
 use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest, WebResource, WebResponse};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -72,8 +72,8 @@ impl<C: Routed> Clone for Asked<C> {
 }
 
 impl<C: Routed> Asking<C::Answer> for Asked<C> {
-    fn begin(&self) -> bool {
-        self.chain.lock().begin(self.question)
+    fn begin(&self, course: &Arc<Course>) -> bool {
+        self.chain.lock().begin(self.question, course)
     }
 
     fn end(self, result: Result<C::Answer, CallFailure>) {
@@ -161,7 +161,7 @@ impl Requester {
 }
 
 impl Asking<Result<WebResponse, MatrixError>> for Requester {
-    fn begin(&self) -> bool {
+    fn begin(&self, _: &Arc<Course>) -> bool {
         self.turn.take(Turn::BEGUN)
     }
 

@@ -19,6 +19,11 @@ pub trait Target {
     fn policy_used(&self, kind: FailureKind, then: Then) {
         let _ = (kind, then);
     }
+
+    /// These args made the module panic or hang.
+    fn harmed<C: Callback>(&self, args: &C, cause: FailureKind) {
+        let _ = (args, cause);
+    }
 }
 
 /// The way to nobody: a chain that is answered without calls.
@@ -27,6 +32,10 @@ impl Target for () {}
 impl Target for Arc<Incarnation> {
     fn policy_used(&self, kind: FailureKind, then: Then) {
         self.module().policy_used(kind, then);
+    }
+
+    fn harmed<C: Callback>(&self, args: &C, cause: FailureKind) {
+        Incarnation::harmed(self, args, cause);
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ganglion_actors::Course;
 use ganglion_api::{
     CallFailure, Callback, CallbackSpec, Category, FailureKind, JsonPath, LocalFuture, MatrixError, ModuleError,
     OnFailure, ServerName, Subscriber, Then, visit_all, visit_each_callback,
@@ -308,7 +309,8 @@ fn displace<C: Routed>(chain: &mut Chain<C, ()>, index: usize, displacement: Dis
     let (now, leg) = (Instant::now(), chain.leg());
     let until = now + Duration::from_secs(1);
     let question = chain.asked(now, until);
-    assert!(!begun || chain.begin(question));
+    let course = Arc::new(Course::new(now, until, true));
+    assert!(!begun || chain.begin(question, &course));
     let blamed = blamed.map(|own| if own { index } else { index + 100 }.to_string());
     if in_vain && !begun {
         // It is only suspect.
@@ -330,7 +332,7 @@ fn displace<C: Routed>(chain: &mut Chain<C, ()>, index: usize, displacement: Dis
     }
     assert_ne!(chain.leg(), leg);
     assert!(
-        !chain.begin(question),
+        !chain.begin(question, &course),
         "a call that was withdrawn begins, so it is made twice"
     );
     chain.answer(question, Err(FailureKind::Panicked.into()), now);
@@ -339,7 +341,7 @@ fn displace<C: Routed>(chain: &mut Chain<C, ()>, index: usize, displacement: Dis
         assert!(chain.next_subscription().is_some());
         let again = chain.asked(now, until);
         chain.answer(question, Err(FailureKind::Panicked.into()), now);
-        assert!(!chain.begin(question) && chain.begin(again));
+        assert!(!chain.begin(question, &course) && chain.begin(again, &course));
     }
 }
 

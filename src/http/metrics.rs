@@ -45,7 +45,7 @@ async fn metrics(surface: web::Data<Surface>) -> Result<HttpResponse, HttpError>
 type Reading<T> = (&'static str, &'static str, MetricType, fn(&T) -> u64);
 
 /// Names are without the `_total` of counters, which the encoder writes.
-const OF_MODULES: [Reading<ModuleSnapshot>; 7] = [
+const OF_MODULES: [Reading<ModuleSnapshot>; 9] = [
     (
         "ganglion_module_calls",
         "Calls that were made, failed ones too",
@@ -87,6 +87,18 @@ const OF_MODULES: [Reading<ModuleSnapshot>; 7] = [
         "Threads that the module blocks still",
         MetricType::Gauge,
         |module| module.stuck_threads as u64,
+    ),
+    (
+        "ganglion_module_poison_inputs",
+        "Arguments that bypass the module",
+        MetricType::Gauge,
+        |module| module.poison.len() as u64,
+    ),
+    (
+        "ganglion_module_poison_bypasses",
+        "Calls that bypassed the module for their arguments",
+        MetricType::Counter,
+        |module| module.poison_bypasses,
     ),
 ];
 

@@ -14,6 +14,9 @@ use crate::ganglion::CommandError;
 
 const SCOPE: &str = "/_ganglion/admin/v1/modules";
 
+/// A command that is no event in the module's life, and is never refused.
+const CLEAR_POISON: &str = "clear_poison";
+
 pub(super) fn mount(config: &mut web::ServiceConfig) {
     let all = web::resource(SCOPE)
         .route(web::get().to(list))
@@ -23,10 +26,13 @@ pub(super) fn mount(config: &mut web::ServiceConfig) {
         .route(web::get().to(show))
         .route(web::head().to(show))
         .default_service(web::to(use_get));
+    let clear_poison = web::resource(format!("{SCOPE}/{{id}}/{CLEAR_POISON}"))
+        .route(web::post().to(clear_poison))
+        .default_service(web::to(use_post));
     let command = web::resource(format!("{SCOPE}/{{id}}/{{command}}"))
         .route(web::post().to(order))
         .default_service(web::to(use_post));
-    config.service(all).service(one).service(command);
+    config.service(all).service(one).service(clear_poison).service(command);
 }
 
 #[derive(Serialize)]
@@ -55,8 +61,9 @@ async fn order(
 ) -> Result<HttpResponse, HttpError> {
     let (id, word) = path.into_inner();
     let Some(command) = ModuleCommand::from_word(&word) else {
-        let hint = near(&word, ModuleCommand::ALL.map(ModuleCommand::as_str));
-        let commands = ModuleCommand::ALL.map(ModuleCommand::as_str).join(", ");
+        let mut commands = ModuleCommand::ALL.map(ModuleCommand::as_str).to_vec();
+        commands.push(CLEAR_POISON);
+        let (hint, commands) = (near(&word, commands.iter().copied()), commands.join(", "));
         return Err(HttpError::unrecognized(format!(
             "unknown command{hint}; the commands are {commands}"
         )));
@@ -66,11 +73,26 @@ async fn order(
     let (ganglion, module) = (surface.ganglion.clone(), id.clone());
     match detached(async move { ganglion.command(&module, command).await }).await {
         Ok(snapshot) => Ok(HttpResponse::Ok().json(snapshot)),
-        Err(CommandError::UnknownModule) => Err(unknown(&id, &surface)),
-        Err(CommandError::Refused(refused)) => {
-            let error = refused.to_string();
-            Err(HttpError::new(StatusCode::CONFLICT, "M_BAD_STATE", error))
-        }
+        Err(error) => Err(not_followed(&error, &id, &surface)),
+    }
+}
+
+async fn clear_poison(
+    id: web::Path<String>,
+    payload: web::Payload,
+    surface: web::Data<Surface>,
+) -> Result<HttpResponse, HttpError> {
+    read(payload, surface.max_body).await?;
+    match surface.ganglion.clear_poison(&id) {
+        Ok(snapshot) => Ok(HttpResponse::Ok().json(snapshot)),
+        Err(error) => Err(not_followed(&error, &id, &surface)),
+    }
+}
+
+fn not_followed(error: &CommandError, id: &str, surface: &Surface) -> HttpError {
+    match error {
+        CommandError::UnknownModule => unknown(id, surface),
+        CommandError::Refused(refused) => HttpError::new(StatusCode::CONFLICT, "M_BAD_STATE", refused.to_string()),
     }
 }
 

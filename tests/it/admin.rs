@@ -108,6 +108,8 @@ fn a_snapshot_says_what_a_module_is_doing() {
         "policies": {},
         "blocked": 0,
         "stuck_threads": 0,
+        "poison": [],
+        "poison_bypasses": 0,
     });
     assert_eq!(snapshot, expected);
 }
@@ -306,8 +308,8 @@ fn an_unknown_command_is_refused_with_those_that_there_are() {
     let server = server();
     let before = show(&server, "denies");
     let error = refused(&order(&server, "denies", "restrat"), 404, "M_UNRECOGNIZED");
-    let expected =
-        "unknown command, did you mean restart?; the commands are enable, disable, restart, quarantine, release";
+    let expected = "unknown command, did you mean restart?; the commands are enable, disable, restart, quarantine, release, \
+         clear_poison";
     assert_eq!(error, expected);
     for command in ["stop", "RESTART", "%72estart%00"] {
         refused(&order(&server, "denies", command), 404, "M_UNRECOGNIZED");

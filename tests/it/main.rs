@@ -20,6 +20,7 @@ mod neighbours;
 mod nesting;
 mod order;
 mod overload;
+mod poison;
 mod policy;
 mod support;
 mod survival;

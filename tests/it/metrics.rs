@@ -161,9 +161,12 @@ fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
         ("ganglion_module_restarts_total", "restarts"),
         ("ganglion_module_blocked_total", "blocked"),
         ("ganglion_module_stuck_threads", "stuck_threads"),
+        ("ganglion_module_poison_bypasses_total", "poison_bypasses"),
     ] {
         assert_eq!(snapshot[key], of(name, &[]), "{name} of {id}");
     }
+    let poison = snapshot["poison"].as_array().unwrap().len() as u64;
+    assert_eq!(of("ganglion_module_poison_inputs", &[]), poison, "{id}");
     for state in STATES {
         let is = u64::from(snapshot["state"] == state);
         assert_eq!(of("ganglion_module_state", &[("state", state)]), is, "{id} {state}");
@@ -194,7 +197,7 @@ fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
             assert_eq!(of("ganglion_breaker_state", &labels), is, "{id} {callback} {state}");
         }
     }
-    7 + STATES.len() + KINDS.len() + used + breakers.len() * (1 + BREAKER_STATES.len())
+    9 + STATES.len() + KINDS.len() + used + breakers.len() * (1 + BREAKER_STATES.len())
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A healthy module beside one that misbehaves, in every way and every tier: each of its calls is decided, and rightly;
 //! and the neighbour serves again when it is calm. Counts and states only, no time: benches/isolation has that.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -50,10 +51,15 @@ async fn ask_healthy(ganglion: &Ganglion) -> Decision<UserMayCreateRoom> {
     ganglion.ask(UserMayCreateRoom::new(bob, JsonObject::new())).await
 }
 
+/// Each call has other args: they are no poison input.
 async fn ask_neighbour(ganglion: &Ganglion) -> Decision<UserMayPublishRoom> {
-    let bob = UserId::parse("@bob:example.com").unwrap();
-    let room = RoomId::parse("!room:example.com").unwrap();
-    ganglion.ask(UserMayPublishRoom::new(bob, room)).await
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let user = format!("@u{}:example.com", ASKED.fetch_add(1, Ordering::Relaxed));
+    let (user, room) = (
+        UserId::parse(user).unwrap(),
+        RoomId::parse("!room:example.com").unwrap(),
+    );
+    ganglion.ask(UserMayPublishRoom::new(user, room)).await
 }
 
 fn denied_by(errcode: &str) -> Verdict {

@@ -18,6 +18,9 @@ use crate::support::{TestServer, canned, config_with, poll_until, request, resul
 
 const TIERS: [&str; 3] = ["inline", "actor", "thread"];
 
+/// How often a scene was asked.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+
 /// A module `m` that answers `user_may_publish_room` and misbehaves, and beside it one that denies `user_may_create_room`
 /// and one that is after `m` on its route. There is one worker, so whoever blocks it blocks all, but for its replacement.
 struct Scene {
@@ -56,9 +59,10 @@ impl Scene {
         }
     }
 
-    /// Asks `m`, and `after`.
+    /// Asks `m`, and `after`. Each call has other args: they are no poison input.
     fn ask(&self) -> Value {
-        let publish = json!({"user_id": "@bob:example.com", "room_id": "!r:example.com"});
+        let user = format!("@u{}:example.com", ASKED.fetch_add(1, Ordering::SeqCst));
+        let publish = json!({"user_id": user, "room_id": "!r:example.com"});
         self.server.decide("user_may_publish_room", &publish)
     }
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ganglion_actors::{
-    Asker, Asking, BreakerSettings, CacheDefaults, CacheService, Incarnation, LoadError, ModuleHandle, ModuleLimits,
-    ModuleSpec, RestartSettings, Router, Surroundings, Tier, Worker, WorkerThreads,
+    Asker, Asking, BreakerSettings, CacheDefaults, CacheService, Course, Incarnation, LoadError, ModuleHandle,
+    ModuleLimits, ModuleSpec, RestartSettings, Router, Surroundings, Tier, Worker, WorkerThreads,
 };
 use ganglion_api::{
     CallFailure, Callback, Module, ModuleFactory, NotConnected, Registered, Registry, ServerName, Subscriber,
@@ -68,7 +68,7 @@ impl<T> Clone for Asks<T> {
 }
 
 impl<T: Send + 'static> Asking<T> for Asks<T> {
-    fn begin(&self) -> bool {
+    fn begin(&self, _: &Arc<Course>) -> bool {
         true
     }
 
