@@ -40,14 +40,19 @@ impl Course {
 
     /// Runs its code, which begins now.
     pub async fn follow<T>(&self, code: impl Future<Output = T>, until: Instant) -> T {
-        if Instant::now() > self.begin_by {
-            self.spare();
-        }
         let mut code = pin!(code);
+        let mut begun = false;
         // Dropped before the code is: a drop that blocks is the call's own doing.
         let _dropping = Dropping(self);
         let followed = poll_fn(|cx| {
-            let late = self.away.swap(false, Ordering::AcqRel) && Instant::now() > until;
+            // It was away before each poll.
+            self.away.store(false, Ordering::Release);
+            let now = Instant::now();
+            let late = now > until;
+            if !begun && now > self.begin_by {
+                self.spare();
+            }
+            begun = true;
             let polled = code.as_mut().poll(cx);
             match &polled {
                 Poll::Pending => self.away.store(true, Ordering::Release),
