@@ -19,7 +19,7 @@ use crate::queue::{CallClass, Caller, FairQueue, Ticket};
 use crate::thread::ModuleThread;
 
 /// Which part of the permits is for gating calls alone: a quarter, rounded down.
-const RESERVED: usize = 4;
+const RESERVED: u32 = 4;
 
 /// Something that is held on a thread, and given back when the thread is given up.
 pub(crate) trait Reclaim: Send + Sync {
@@ -33,7 +33,8 @@ pub(crate) trait Reclaim: Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     permits: Arc<Permits>,
-    out: AtomicUsize,
+    /// Those of other calls, and those of gating ones.
+    out: [AtomicUsize; 2],
 }
 
 impl Ledger {
@@ -42,7 +43,8 @@ impl Ledger {
 
     /// Counts a permit that is on its way to the thread.
     fn lend(self: &Arc<Self>, slot: Slot) -> Permit {
-        let reclaimed = self.out.fetch_add(1, Ordering::AcqRel) & Self::RECLAIMED != 0;
+        let out = &self.out[usize::from(slot.gating)];
+        let reclaimed = out.fetch_add(1, Ordering::AcqRel) & Self::RECLAIMED != 0;
         Permit {
             ledger: (!reclaimed).then(|| Arc::clone(self)),
             slot: Some(slot),
@@ -52,10 +54,12 @@ impl Ledger {
 
 impl Reclaim for Ledger {
     fn reclaim(&self) {
-        let out = self.out.fetch_or(Self::RECLAIMED, Ordering::AcqRel);
-        if out & Self::RECLAIMED == 0 {
-            for _ in 0..out {
-                self.permits.put_back();
+        for (out, gating) in self.out.iter().zip([false, true]) {
+            let out = out.fetch_or(Self::RECLAIMED, Ordering::AcqRel);
+            if out & Self::RECLAIMED == 0 {
+                for _ in 0..out {
+                    self.permits.put_back(gating);
+                }
             }
         }
     }
@@ -70,9 +74,12 @@ pub(crate) struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Some(ledger) = &self.ledger else { return };
-        let reclaimed = ledger.out.fetch_sub(1, Ordering::AcqRel) & Ledger::RECLAIMED != 0;
-        if reclaimed && let Some(slot) = self.slot.take() {
+        let (Some(ledger), Some(slot)) = (&self.ledger, self.slot.take()) else {
+            return;
+        };
+        let out = &ledger.out[usize::from(slot.gating)];
+        let reclaimed = out.fetch_sub(1, Ordering::AcqRel) & Ledger::RECLAIMED != 0;
+        if reclaimed {
             slot.forget();
         }
     }
@@ -80,19 +87,22 @@ impl Drop for Permit {
 
 /// One of a module's permits, wherever it is held. It goes back when it is dropped.
 #[derive(Debug)]
-struct Slot(Option<Arc<Permits>>);
+struct Slot {
+    permits: Option<Arc<Permits>>,
+    gating: bool,
+}
 
 impl Slot {
     /// It was given back already.
     fn forget(mut self) {
-        self.0 = None;
+        self.permits = None;
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(permits) = &self.0 {
-            permits.put_back();
+        if let Some(permits) = &self.permits {
+            permits.put_back(self.gating);
         }
     }
 }
@@ -123,16 +133,61 @@ impl Refusal {
     }
 }
 
+/// How many permits are free, and how many more of them calls may take that are not gating; in one number, so that both
+/// are taken at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Free {
+    all: u32,
+    others: u32,
+}
+
+impl Free {
+    fn new(max_in_flight: usize) -> Self {
+        let all = u32::try_from(max_in_flight).unwrap_or(u32::MAX);
+        Self {
+            all,
+            others: all - all / RESERVED,
+        }
+    }
+
+    fn from_bits(bits: u64) -> Self {
+        let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or_default();
+        Self {
+            all: half(bits),
+            others: half(bits >> 32),
+        }
+    }
+
+    fn to_bits(self) -> u64 {
+        u64::from(self.others) << 32 | u64::from(self.all)
+    }
+
+    fn less(self, gating: bool) -> Option<Self> {
+        Some(Self {
+            all: self.all.checked_sub(1)?,
+            others: self.others.checked_sub(u32::from(!gating))?,
+        })
+    }
+
+    /// What one permit is in bits.
+    fn one(gating: bool) -> u64 {
+        let one = Self {
+            all: 1,
+            others: u32::from(!gating),
+        };
+        one.to_bits()
+    }
+}
+
 type Grant = oneshot::Sender<Result<Slot, Refusal>>;
 
 /// The permits of one module, over all threads, and those who wait for one.
 #[derive(Debug)]
 struct Permits {
     max_in_flight: usize,
-    /// The last ones, for gating calls.
-    reserved: usize,
     mailbox: usize,
-    free: AtomicUsize,
+    /// [`Free`].
+    free: AtomicU64,
     /// How many wait, so that neither who comes nor who leaves need lock for nobody.
     waiting: AtomicUsize,
     closed: AtomicBool,
@@ -145,16 +200,23 @@ impl Permits {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a permit, if more than `floor` are free; says how many there were.
-    fn take(&self, floor: usize) -> Option<usize> {
-        let taken = self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |free| {
-            (free > floor).then(|| free - 1)
-        });
-        taken.ok()
+    fn free(&self) -> Free {
+        Free::from_bits(self.free.load(Ordering::SeqCst))
     }
 
-    fn put_back(self: &Arc<Self>) {
-        self.free.fetch_add(1, Ordering::SeqCst);
+    /// Takes a permit, if one is free for such a call.
+    fn take(self: &Arc<Self>, class: CallClass) -> Option<Slot> {
+        let gating = class == CallClass::Gating;
+        let less = |bits| Free::from_bits(bits).less(gating).map(Free::to_bits);
+        self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).ok()?;
+        Some(Slot {
+            permits: Some(Arc::clone(self)),
+            gating,
+        })
+    }
+
+    fn put_back(self: &Arc<Self>, gating: bool) {
+        self.free.fetch_add(Free::one(gating), Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.serve(&mut self.lock());
         }
@@ -162,20 +224,21 @@ impl Permits {
 
     /// Gives what is free to those whose turn it is.
     fn serve(self: &Arc<Self>, queue: &mut FairQueue<Grant>) {
-        while let Some(free) = self.take(0) {
-            let next = queue.pop(free <= self.reserved);
-            let granted = next.map(|grant| grant.send(Ok(Slot(Some(Arc::clone(self))))));
-            if let Some(Ok(())) = granted {
-                continue;
-            }
-            if let Some(Err(Ok(slot))) = granted {
+        loop {
+            let free = self.free();
+            let class = queue.turn(free.others == 0).filter(|_| free.all > 0);
+            let Some(class) = class else { break };
+            // Somebody who found nobody waiting may take it first.
+            let Some(slot) = self.take(class) else { continue };
+            let refused = match queue.pop(class) {
+                Some(grant) => grant.send(Ok(slot)).err(),
+                None => Some(Ok(slot)),
+            };
+            if let Some(Ok(slot)) = refused {
                 // Who waited is gone. Given back by hand, since its drop would lock again.
+                self.free.fetch_add(Free::one(slot.gating), Ordering::SeqCst);
                 slot.forget();
-                self.free.fetch_add(1, Ordering::SeqCst);
-                continue;
             }
-            self.free.fetch_add(1, Ordering::SeqCst);
-            break;
         }
         self.waiting.store(queue.len(), Ordering::SeqCst);
     }
@@ -196,11 +259,14 @@ impl Permits {
         drop(queue);
         if let Some((displaced, grant)) = displaced {
             let own = displaced == ticket;
-            if !own || class == CallClass::Notifying {
+            let refusal = if own && class != CallClass::Notifying {
+                Refusal::Full
+            } else {
                 self.shed.fetch_add(1, Ordering::Relaxed);
-            }
+                Refusal::Shed
+            };
             // Who is gone need not be told.
-            let _ = grant.send(Err(if own { Refusal::Full } else { Refusal::Shed }));
+            let _ = grant.send(Err(refusal));
         }
         Ok(Place {
             permits: Arc::clone(self),
@@ -268,9 +334,8 @@ impl Admission {
     pub(crate) fn new(max_in_flight: usize, mailbox: usize) -> Self {
         Self(Arc::new(Permits {
             max_in_flight,
-            reserved: max_in_flight / RESERVED,
             mailbox,
-            free: AtomicUsize::new(max_in_flight),
+            free: AtomicU64::new(Free::new(max_in_flight).to_bits()),
             waiting: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             shed: AtomicU64::new(0),
@@ -282,12 +347,12 @@ impl Admission {
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
         Arc::new(Ledger {
             permits: Arc::clone(&self.0),
-            out: AtomicUsize::new(0),
+            out: Default::default(),
         })
     }
 
     /// A permit for a call on the ledger's thread, waited for until `until`: callers take turns, and so do the classes of
-    /// calls. The last quarter of the permits is for gating calls.
+    /// calls. A quarter of the permits is for gating calls alone.
     ///
     /// # Errors
     /// Too many wait, or none came free in time; admission is closed or the module's incarnation `retired`, at once for
@@ -307,13 +372,10 @@ impl Admission {
         if permits.closed.load(Ordering::Acquire) {
             return Err(Refusal::NotRunning);
         }
-        let floor = if class == CallClass::Gating {
-            0
-        } else {
-            permits.reserved
-        };
-        if permits.waiting.load(Ordering::SeqCst) == 0 && permits.take(floor).is_some() {
-            return Ok(ledger.lend(Slot(Some(Arc::clone(permits)))));
+        if permits.waiting.load(Ordering::SeqCst) == 0
+            && let Some(slot) = permits.take(class)
+        {
+            return Ok(ledger.lend(slot));
         }
         let place = Arc::new(permits.enqueue(class, caller)?);
         if let Some(thread) = ModuleThread::here() {
@@ -342,7 +404,7 @@ impl Admission {
 
     /// How many calls run; those on threads that were given up do not count.
     pub(crate) fn in_flight(&self) -> usize {
-        self.0.max_in_flight.saturating_sub(self.0.free.load(Ordering::Relaxed))
+        self.0.max_in_flight.saturating_sub(self.0.free().all as usize)
     }
 
     /// How many wait.
@@ -499,7 +561,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_quarter_of_the_permits_is_for_gating_calls() {
+    async fn a_quarter_of_the_permits_is_for_gating_calls_alone() {
         let admission = One::new(8, 0);
         let mut held = Vec::new();
         for _ in 0..3 {
@@ -511,18 +573,21 @@ mod tests {
             );
             held.push(admission.admit_for(CallClass::Asking, Caller::Unnamed).await.unwrap());
         }
-        for class in [CallClass::Notifying, CallClass::Asking] {
+        for (class, refusal) in [
+            (CallClass::Notifying, Refusal::Shed),
+            (CallClass::Asking, Refusal::Full),
+        ] {
             let refused = admission.admit_for(class, Caller::Unnamed).await;
-            assert_eq!(refused.unwrap_err(), Refusal::Full);
+            assert_eq!(refused.unwrap_err(), refusal);
         }
         for _ in 0..2 {
             held.push(admission.admit().await.unwrap());
         }
         assert_eq!(admission.admit().await.unwrap_err(), Refusal::Full);
-        // What comes free is the gating calls' again, until there is more than their share.
-        held.truncate(7);
+        // What a gating call gives back is not for others, who have their share.
+        drop(held.pop());
         assert!(admission.admit_for(CallClass::Asking, Caller::Unnamed).await.is_err());
-        held.truncate(5);
+        drop(held.remove(0));
         assert!(admission.admit_for(CallClass::Asking, Caller::Unnamed).await.is_ok());
     }
 
@@ -595,6 +660,15 @@ mod tests {
     }
 
     impl Crowd {
+        fn new(max_in_flight: usize, mailbox: usize) -> Self {
+            Self {
+                admission: Admission::new(max_in_flight, mailbox),
+                waiting: Vec::new(),
+                running: Vec::new(),
+                refused: 0,
+            }
+        }
+
         fn take(&mut self, step: Step) {
             match step {
                 Step::Come(class, caller) => {
@@ -617,6 +691,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn gating_calls_that_have_all_permits_leave_turns_to_others() {
+        let mut crowd = Crowd::new(8, 100);
+        let come = |crowd: &mut Crowd, class: CallClass, count| {
+            (0..count).for_each(|_| crowd.take(Step::Come(class as usize, 0)));
+        };
+        come(&mut crowd, CallClass::Gating, 8 + 3);
+        come(&mut crowd, CallClass::Asking, 2);
+        come(&mut crowd, CallClass::Notifying, 2);
+        let next = |_| {
+            crowd.take(Step::End(0));
+            crowd.running.last().expect("somebody runs").0
+        };
+        let (gating, asking, notifying) = (CallClass::Gating, CallClass::Asking, CallClass::Notifying);
+        let order: Vec<_> = (0..7).map(next).collect();
+        assert_eq!(order, [asking, notifying, gating, asking, notifying, gating, gating]);
+    }
+
     proptest! {
         /// Whoever comes, leaves and ends, in whatever order: nobody waits while there is a permit for them, and there are
         /// never too many.
@@ -626,12 +718,7 @@ mod tests {
             mailbox in 0..5_usize,
             steps in proptest::collection::vec(step(), 0..100),
         ) {
-            let mut crowd = Crowd {
-                admission: Admission::new(max_in_flight, mailbox),
-                waiting: Vec::new(),
-                running: Vec::new(),
-                refused: 0,
-            };
+            let mut crowd = Crowd::new(max_in_flight, mailbox);
             let came = steps.iter().filter(|step| matches!(step, Step::Come(..))).count();
             let (mut left, mut ended) = (0, 0);
             for step in steps {
@@ -643,10 +730,11 @@ mod tests {
                 prop_assert_eq!(crowd.admission.waiting(), crowd.waiting.len());
                 prop_assert!(crowd.waiting.len() <= mailbox);
                 let others = crowd.running.iter().filter(|(class, _)| *class != CallClass::Gating).count();
-                prop_assert!(others <= max_in_flight - max_in_flight / RESERVED);
+                let share = max_in_flight - max_in_flight / RESERVED as usize;
+                prop_assert!(others <= share);
                 for (class, _) in &crowd.waiting {
-                    let reserved = if *class == CallClass::Gating { 0 } else { max_in_flight / RESERVED };
-                    prop_assert!(free <= reserved, "{:?} waits beside {} free permits", class, free);
+                    let has_share = *class == CallClass::Gating || others < share;
+                    prop_assert!(free == 0 || !has_share, "{:?} waits beside {} free permits", class, free);
                 }
             }
             prop_assert_eq!(came, crowd.waiting.len() + crowd.running.len() + crowd.refused + left + ended);

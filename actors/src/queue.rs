@@ -1,7 +1,6 @@
 //! Those who wait, and who of them is next: fair between callers, and by what a call is for. Pure.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,8 +14,10 @@ pub enum Caller {
     Unnamed,
     /// One connection or part of a program, see [`Caller::link`].
     Link(u64),
-    /// Who asks over HTTP, by address.
+    /// Who asks on the listener `admin`, by address.
     Address(IpAddr),
+    /// Who asks a web resource, by address: no line is shared with the homeserver, though both may come through one proxy.
+    Client(IpAddr),
 }
 
 impl Caller {
@@ -61,26 +62,63 @@ struct Line<T> {
     waiting: BTreeMap<u64, T>,
 }
 
+/// Who of a line gives way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GivesWay {
+    /// Who has waited longest.
+    Oldest,
+    /// Who has just come.
+    Newest,
+}
+
+/// How heavy a line is: how many there are; of two as long ones, that whose member gives way sooner.
+type Weight = (usize, u64);
+
+impl<T> Line<T> {
+    fn weight(&self, gives_way: GivesWay) -> Option<Weight> {
+        let rank = match gives_way {
+            GivesWay::Oldest => u64::MAX - self.waiting.first_key_value()?.0,
+            GivesWay::Newest => *self.waiting.last_key_value()?.0,
+        };
+        Some((self.waiting.len(), rank))
+    }
+
+    fn gives_way(&self, gives_way: GivesWay) -> Option<u64> {
+        let (arrival, _) = match gives_way {
+            GivesWay::Oldest => self.waiting.first_key_value()?,
+            GivesWay::Newest => self.waiting.last_key_value()?,
+        };
+        Some(*arrival)
+    }
+}
+
 /// Those of one class: callers take turns.
 #[derive(Debug)]
 struct Lane<T> {
     lines: HashMap<Caller, Line<T>>,
     turns: BTreeMap<u64, Caller>,
     last_turn: u64,
+    /// The callers by the weight of their lines.
+    weights: BTreeSet<(Weight, Caller)>,
+    gives_way: GivesWay,
 }
 
-impl<T> Default for Lane<T> {
-    fn default() -> Self {
+impl<T> Lane<T> {
+    fn new(class: CallClass) -> Self {
         Self {
             lines: HashMap::new(),
             turns: BTreeMap::new(),
             last_turn: 0,
+            weights: BTreeSet::new(),
+            gives_way: match class {
+                CallClass::Notifying => GivesWay::Oldest,
+                CallClass::Gating | CallClass::Asking => GivesWay::Newest,
+            },
         }
     }
-}
 
-impl<T> Lane<T> {
-    fn push(&mut self, caller: Caller, arrival: u64, item: T) {
+    /// Changes the line of a caller; one that is empty then is gone.
+    fn change<R>(&mut self, caller: Caller, change: impl FnOnce(&mut BTreeMap<u64, T>) -> R) -> R {
         let line = self.lines.entry(caller).or_insert_with(|| {
             self.last_turn += 1;
             self.turns.insert(self.last_turn, caller);
@@ -89,49 +127,44 @@ impl<T> Lane<T> {
                 waiting: BTreeMap::new(),
             }
         });
-        line.waiting.insert(arrival, item);
+        if let Some(weight) = line.weight(self.gives_way) {
+            self.weights.remove(&(weight, caller));
+        }
+        let changed = change(&mut line.waiting);
+        match line.weight(self.gives_way) {
+            Some(weight) => {
+                self.weights.insert((weight, caller));
+            }
+            None => {
+                self.turns.remove(&line.turn);
+                self.lines.remove(&caller);
+            }
+        }
+        changed
+    }
+
+    fn push(&mut self, caller: Caller, arrival: u64, item: T) {
+        self.change(caller, |waiting| waiting.insert(arrival, item));
     }
 
     fn remove(&mut self, caller: Caller, arrival: u64) -> Option<T> {
-        let line = self.lines.get_mut(&caller)?;
-        let item = line.waiting.remove(&arrival)?;
-        if line.waiting.is_empty() {
-            self.turns.remove(&line.turn);
-            self.lines.remove(&caller);
-        }
-        Some(item)
+        self.change(caller, |waiting| waiting.remove(&arrival))
     }
 
     fn pop(&mut self) -> Option<T> {
         let (_, caller) = self.turns.pop_first()?;
-        let line = self.lines.get_mut(&caller)?;
-        let (_, item) = line.waiting.pop_first()?;
-        if line.waiting.is_empty() {
-            self.lines.remove(&caller);
-        } else {
-            self.last_turn += 1;
-            line.turn = self.last_turn;
-            self.turns.insert(line.turn, caller);
-        }
+        self.last_turn += 1;
+        let (turn, line) = (self.last_turn, self.lines.get_mut(&caller)?);
+        line.turn = turn;
+        self.turns.insert(turn, caller);
+        let (_, item) = self.change(caller, BTreeMap::pop_first)?;
         Some(item)
     }
 
-    /// Who came first of the caller that has the most here.
-    fn oldest_of_the_heaviest(&self) -> Option<(Caller, u64)> {
-        let oldest = self.lines.iter().filter_map(|(caller, line)| {
-            let (arrival, _) = line.waiting.first_key_value()?;
-            Some((line.waiting.len(), Reverse(*arrival), *caller))
-        });
-        oldest.max().map(|(_, arrival, caller)| (caller, arrival.0))
-    }
-
-    /// Who came last of the caller that has the most here, with how many these are.
-    fn newest_of_the_heaviest(&self) -> Option<(usize, u64, Caller)> {
-        let newest = self.lines.iter().filter_map(|(caller, line)| {
-            let (arrival, _) = line.waiting.last_key_value()?;
-            Some((line.waiting.len(), *arrival, *caller))
-        });
-        newest.max()
+    /// Who gives way here, of the caller that has the most, and the weight of that caller's line.
+    fn gives_way(&self) -> Option<(Weight, Caller, u64)> {
+        let (weight, caller) = *self.weights.last()?;
+        Some((weight, caller, self.lines.get(&caller)?.gives_way(self.gives_way)?))
     }
 }
 
@@ -157,7 +190,7 @@ pub struct FairQueue<T> {
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
         Self {
-            lanes: Default::default(),
+            lanes: CallClass::ALL.map(Lane::new),
             turn: 0,
             arrivals: 0,
             len: 0,
@@ -190,19 +223,21 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Takes out whose turn it is; of all classes, or only who is [`Gating`](CallClass::Gating).
-    pub fn pop(&mut self, only_gating: bool) -> Option<T> {
-        let lanes = self.lanes.len();
-        let class = if only_gating {
-            CallClass::Gating as usize
-        } else {
-            let waits = |lane: &usize| !self.lanes[*lane].lines.is_empty();
-            (self.turn..self.turn + lanes).map(|lane| lane % lanes).find(waits)?
-        };
-        let item = self.lanes[class].pop()?;
-        if !only_gating {
-            self.turn = (class + 1) % lanes;
+    /// The class whose turn it is: of all, or only of [`Gating`](CallClass::Gating).
+    #[must_use]
+    pub fn turn(&self, only_gating: bool) -> Option<CallClass> {
+        let waits = |class: &CallClass| !self.lanes[*class as usize].lines.is_empty();
+        if only_gating {
+            return Some(CallClass::Gating).filter(waits);
         }
+        let turns = CallClass::ALL.into_iter().cycle().skip(self.turn);
+        turns.take(CallClass::ALL.len()).find(waits)
+    }
+
+    /// Takes out whose turn it is in this class. The next turn is that of another class, if one waits.
+    pub fn pop(&mut self, class: CallClass) -> Option<T> {
+        let item = self.lanes[class as usize].pop()?;
+        self.turn = (class as usize + 1) % self.lanes.len();
         self.len -= 1;
         Some(item)
     }
@@ -217,26 +252,22 @@ impl<T> FairQueue<T> {
     /// Takes out who gives way when there are too many: the oldest notification, of the caller that has the most of them;
     /// without one, the newest call of the caller that has the most waiting.
     pub fn give_way(&mut self) -> Option<(Ticket, T)> {
-        let oldest = self.lanes[CallClass::Notifying as usize].oldest_of_the_heaviest();
-        let ticket = match oldest {
-            Some((caller, arrival)) => Ticket {
-                class: CallClass::Notifying,
-                caller,
-                arrival,
-            },
-            None => {
-                let newest = |class: CallClass| Some((self.lanes[class as usize].newest_of_the_heaviest()?, class));
-                let ((_, arrival, caller), class) = CallClass::ALL.into_iter().filter_map(newest).max()?;
-                Ticket { class, caller, arrival }
-            }
+        let gives_way = |class: CallClass| Some((self.lanes[class as usize].gives_way()?, class));
+        let others = || {
+            [CallClass::Gating, CallClass::Asking]
+                .into_iter()
+                .filter_map(gives_way)
+                .max()
         };
+        let ((_, caller, arrival), class) = gives_way(CallClass::Notifying).or_else(others)?;
+        let ticket = Ticket { class, caller, arrival };
         Some((ticket, self.remove(ticket)?))
     }
 
     /// Takes out everybody.
     pub fn drain(&mut self) -> impl Iterator<Item = T> + use<T> {
         self.len = 0;
-        let lanes = std::mem::take(&mut self.lanes);
+        let lanes = std::mem::replace(&mut self.lanes, CallClass::ALL.map(Lane::new));
         lanes
             .into_iter()
             .flat_map(|lane| lane.lines.into_values())
@@ -246,6 +277,8 @@ impl<T> FairQueue<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -253,8 +286,13 @@ mod tests {
     const A: Caller = Caller::Link(1_000_001);
     const B: Caller = Caller::Link(1_000_002);
 
+    fn pop<T>(queue: &mut FairQueue<T>, only_gating: bool) -> Option<T> {
+        let class = queue.turn(only_gating)?;
+        queue.pop(class)
+    }
+
     fn drained(queue: &mut FairQueue<&'static str>) -> Vec<&'static str> {
-        std::iter::from_fn(|| queue.pop(false)).collect()
+        std::iter::from_fn(|| pop(queue, false)).collect()
     }
 
     #[test]
@@ -278,8 +316,8 @@ mod tests {
         let mut order = Vec::new();
         for _ in 0..3 {
             queue.push(CallClass::Gating, B, "b");
-            order.extend(queue.pop(false));
-            order.extend(queue.pop(false));
+            order.extend(pop(&mut queue, false));
+            order.extend(pop(&mut queue, false));
         }
         assert_eq!(order, ["a1", "b", "a2", "b", "a3", "b"]);
     }
@@ -292,9 +330,9 @@ mod tests {
         queue.push(CallClass::Asking, A, "q");
         queue.push(CallClass::Gating, A, "g1");
         queue.push(CallClass::Gating, A, "g2");
-        assert_eq!(queue.pop(true), Some("g1"));
-        assert_eq!(drained(&mut queue), ["g2", "q", "n1", "n2"]);
-        assert_eq!(queue.pop(true), None);
+        assert_eq!(pop(&mut queue, true), Some("g1"));
+        assert_eq!(drained(&mut queue), ["q", "n1", "g2", "n2"]);
+        assert_eq!(queue.turn(true), None);
     }
 
     #[test]
@@ -368,16 +406,15 @@ mod tests {
 
     fn model_give_way(waiting: &[Waits]) -> Option<Waits> {
         let count = |of: &Waits| {
-            waiting
+            let line = waiting
                 .iter()
-                .filter(|waits| (waits.class, waits.caller) == (of.class, of.caller))
-                .count()
+                .filter(|waits| (waits.class, waits.caller) == (of.class, of.caller));
+            line.count()
         };
         let notifying = waiting.iter().filter(|waits| waits.class == 2);
         let oldest = notifying.max_by_key(|waits| (count(waits), Reverse(waits.arrival)));
-        oldest
-            .or_else(|| waiting.iter().max_by_key(|waits| (count(waits), waits.arrival)))
-            .copied()
+        let newest = || waiting.iter().max_by_key(|waits| (count(waits), waits.arrival));
+        oldest.or_else(newest).copied()
     }
 
     proptest! {
@@ -400,13 +437,11 @@ mod tests {
                     Step::Pop(only_gating) => {
                         let classes = if only_gating { vec![0] } else { (turn..turn + 3).map(|class| class % 3).collect() };
                         let expected = classes.into_iter().find_map(|class| model_pop(&waiting, &served, class));
-                        prop_assert_eq!(queue.pop(only_gating), expected);
+                        prop_assert_eq!(pop(&mut queue, only_gating), expected);
                         if let Some(popped) = expected {
                             waiting.retain(|waits| *waits != popped);
                             served.push((popped.class, popped.caller));
-                            if !only_gating {
-                                turn = (popped.class + 1) % 3;
-                            }
+                            turn = (popped.class + 1) % 3;
                         }
                     }
                     Step::GiveWay => {

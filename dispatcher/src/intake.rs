@@ -163,7 +163,9 @@ impl Intake {
 
     /// The job whose turn it is begins.
     pub(crate) fn next(&self, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>> {
-        let next = self.lock().pop(false);
+        let mut waiting = self.lock();
+        let next = waiting.turn(false).and_then(|class| waiting.pop(class));
+        drop(waiting);
         match next {
             Some(job) => job.begin(worker),
             None => Box::pin(std::future::ready(())),
