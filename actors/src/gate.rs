@@ -32,7 +32,7 @@ impl Gate {
     fn take(&self) -> bool {
         let taken = self
             .free
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(1));
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |free| free.checked_sub(1));
         taken.is_ok()
     }
 

@@ -18,7 +18,7 @@ use crate::poison::Poison;
 use crate::probe::{Operation, Visit};
 use crate::snapshot::{Counters, ModuleSnapshot};
 use crate::state::{ModuleCommand, ModuleState, Refused, StateCell};
-use crate::supervisor::{Lost, Order, Supervisor};
+use crate::supervisor::{Explained, Lost, Order, Supervisor};
 use crate::thread::Watched;
 use crate::tier::Tier;
 
@@ -304,6 +304,14 @@ impl ModuleHandle {
             // Its mailbox has no bound, and an incarnation is lost a few times at most. A supervisor that has ended has
             // nothing to re-create.
             let _ = supervisor.try_send(lost);
+        }
+    }
+
+    /// Tells its supervisor that so many of its last failures had a cause that is gone.
+    pub(crate) fn explained(&self, failures: usize) {
+        if let Some(supervisor) = self.shared.supervisor.get() {
+            // As above.
+            let _ = supervisor.try_send(Explained(failures));
         }
     }
 

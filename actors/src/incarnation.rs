@@ -298,9 +298,11 @@ impl Incarnation {
 
     /// These args made the module panic, or hang for its whole budget. The third time they are poison: they bypass it.
     pub fn harmed<C: Callback>(&self, args: &C, cause: FailureKind) {
-        if self.module.poison().strike(args, cause) {
+        if let Some(panics) = self.module.poison().strike(args, cause) {
             let (module, callback) = (self.module.id(), C::SPEC.name);
-            tracing::warn!(module, callback, %cause, "the same arguments again: from now on they bypass the module");
+            tracing::warn!(module, callback, %cause, "poison input: these args bypass the module from now on");
+            // It was restarted for them, and will not be any more.
+            self.module.explained(panics);
         }
     }
 
@@ -389,11 +391,9 @@ impl Incarnation {
             None => None,
         };
         let (replica, ledger) = worker.part(self);
-        let course = Arc::new(Course::new(
-            now,
-            until,
-            until - now >= self.module.limits().call_timeout,
-        ));
+        let whole = until - now >= self.module.limits().call_timeout;
+        let hurried = asker.hurried && !whole;
+        let course = Arc::new(Course::new(now, until, whole));
         let (permitted, permitted_at_once) = at_once(self.permit(&ledger, W::CLASS, &asker, until)).await;
         if !permitted_at_once {
             course.spare();
@@ -421,9 +421,12 @@ impl Incarnation {
         let result = self.run(replica, call).await;
         if let Some((breaker, pass)) = pass {
             let ended = Instant::now();
-            match judge(result) {
+            let took = ended.saturating_duration_since(begun);
+            // Else others had the time that it lacked.
+            let had_time = !hurried && took >= (until - now) / 2;
+            match judge(result, had_time) {
                 Some(judged) => {
-                    if breaker.record(pass, judged, ended.saturating_duration_since(begun), ended) {
+                    if breaker.record(pass, judged, took, ended) {
                         // It fails whatever it gets, such as one whose backend is down.
                         self.module.poison().forget_hangs(operation);
                     }
@@ -449,9 +452,20 @@ impl Incarnation {
         let Some(lent) = lent else {
             return admitted.await.map(Held::Own);
         };
-        match select(pin!(lent.borrow()), pin!(admitted)).await {
-            Either::Left((held, _)) => Ok(held),
-            Either::Right((admitted, _)) => admitted.map(Held::Own),
+        let lent = pin!(async {
+            match timeout_at(until, lent.borrow()).await {
+                Ok(Some(held)) => Ok(held),
+                Ok(None) => Err(Refusal::Full),
+                Err(_elapsed) => Err(Refusal::Late),
+            }
+        });
+        // Whichever comes first. Where there is no room to wait for one, there still is the other.
+        match select(lent, pin!(admitted)).await {
+            Either::Left((Ok(held), _)) => Ok(held),
+            Either::Left((Err(_), admitted)) => admitted.await.map(Held::Own),
+            Either::Right((Ok(permit), _)) => Ok(Held::Own(permit)),
+            Either::Right((Err(Refusal::NotRunning), _)) => Err(Refusal::NotRunning),
+            Either::Right((Err(_), lent)) => lent.await,
         }
     }
 
@@ -499,10 +513,19 @@ impl Incarnation {
     }
 }
 
-/// What a call says about the health of its module; nothing, if the module was not reached. A Matrix error is what a
-/// module means to say, so it speaks for its health.
-fn judge(result: Result<Ended, FailureKind>) -> Option<Judged> {
+/// What a call says about the health of its module; nothing, if the module was not reached, or did not answer in a time that
+/// was not its own. A Matrix error is what a module means to say, so it speaks for its health.
+fn judge(result: Result<Ended, FailureKind>, had_time: bool) -> Option<Judged> {
     match result {
+        Ok(Ended::Failed {
+            kind: FailureKind::DeadlineExceeded,
+            ..
+        })
+        | Err(FailureKind::DeadlineExceeded)
+            if !had_time =>
+        {
+            None
+        }
         Ok(Ended::Answered | Ended::Failed { meant: true, .. }) => Some(Judged::Success),
         Ok(Ended::Failed { kind, .. }) | Err(kind) => match kind {
             FailureKind::ModuleError

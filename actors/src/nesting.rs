@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use crate::admission::Permit;
 use crate::handle::ModuleHandle;
 use crate::probe::Operation;
 use crate::queue::Caller;
+
+/// How many calls may wait for the permit of one call above them.
+const MAX_WAITING: usize = 256;
 
 tokio::task_local! {
     static HERE: Here;
@@ -46,6 +50,7 @@ pub(crate) enum Held {
 #[derive(Debug)]
 pub(crate) struct Lendable {
     turn: Arc<Semaphore>,
+    waiting: AtomicUsize,
     _held: Held,
 }
 
@@ -62,6 +67,7 @@ impl Kept {
         let lendable = match std::mem::replace(self, Self::Nothing) {
             Self::Unlent(held) => Arc::new(Lendable {
                 turn: Arc::new(Semaphore::new(1)),
+                waiting: AtomicUsize::new(0),
                 _held: held,
             }),
             Self::Lendable(lendable) => lendable,
@@ -79,6 +85,9 @@ pub struct Asker {
     pub caller: Caller,
     /// The call of a module that this is below.
     pub above: Option<Lineage>,
+    /// It has less time than the configured deadline: it said so, or the call above has no more. What a module does not
+    /// do in so little time says nothing about its health.
+    pub hurried: bool,
 }
 
 /// A running call of a module.
@@ -250,14 +259,30 @@ fn written(calls: &[&Ancestor]) -> String {
 }
 
 impl Lendable {
-    /// Waits until no other call below uses the permit.
-    pub(crate) async fn borrow(self: Arc<Self>) -> Held {
-        let turn = Arc::clone(&self.turn).acquire_owned().await;
-        match turn {
-            Ok(turn) => Held::Lent(self, turn),
-            // It is never closed.
-            Err(_closed) => std::future::pending().await,
-        }
+    /// Waits until no other call below uses the permit; `None` if too many wait already.
+    pub(crate) async fn borrow(self: Arc<Self>) -> Option<Held> {
+        let waiting = Waiting::new(&self)?;
+        let turn = Arc::clone(&self.turn).acquire_owned().await.ok()?;
+        drop(waiting);
+        Some(Held::Lent(self, turn))
+    }
+}
+
+/// One who waits for a permit that is lent, counted until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(lendable: &'a Lendable) -> Option<Self> {
+        let before = lendable.waiting.fetch_add(1, Ordering::Relaxed);
+        // Dropped at once if there are too many.
+        let waiting = Self(&lendable.waiting);
+        (before < MAX_WAITING).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -290,15 +315,15 @@ mod tests {
         let (weak, same) = (Arc::downgrade(&lendable), above.lendable().unwrap());
         assert!(Arc::ptr_eq(&lendable, &same));
 
-        let below = lendable.borrow().await;
+        let below = lendable.borrow().await.unwrap();
         // One at a time.
         let mut beside = Box::pin(same.borrow());
         assert!(futures_util::poll!(&mut beside).is_pending());
         drop(below);
-        let below = beside.await;
+        let below = beside.await.unwrap();
         // The call below it lends it on.
         let mut below = Kept::Unlent(below);
-        let deeper = below.lendable().unwrap().borrow().await;
+        let deeper = below.lendable().unwrap().borrow().await.unwrap();
 
         // It is out for as long as one of them runs, though who comes now finds nobody to lend it.
         drop(above);

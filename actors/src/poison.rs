@@ -72,11 +72,9 @@ impl Poison {
         self.struck.load(Ordering::Relaxed) & bit(operation) != 0
     }
 
-    /// These args made the module panic or hang. True if they are poison from now on.
-    pub(crate) fn strike<C: Callback>(&self, args: &C, cause: FailureKind) -> bool {
-        let Some(fingerprint) = Fingerprint::of(args) else {
-            return false;
-        };
+    /// These args made the module panic or hang. If they are poison from now on: how often they made it panic.
+    pub(crate) fn strike<C: Callback>(&self, args: &C, cause: FailureKind) -> Option<usize> {
+        let fingerprint = Fingerprint::of(args)?;
         let struck = Struck {
             operation: Operation::callback::<C>(),
             cause,
@@ -201,7 +199,7 @@ impl Entry {
         let (strikes, age) = (self.strikes(), self.age(now));
         let left = EXPIRY.saturating_sub(age).as_secs();
         format!(
-            "poison input: these arguments made the module {did} {strikes} times, last {} s ago; it gets them again in \
+            "poison input: these args made the module {did} {strikes} times, last {} s ago; it gets them again in \
              {left} s, or after clear_poison",
             age.as_secs()
         )
@@ -213,15 +211,15 @@ impl Entry {
 struct Table(HashMap<Fingerprint, Entry>);
 
 impl Table {
-    /// True if it is poison from now on.
-    fn strike(&mut self, fingerprint: Fingerprint, struck: Struck, now: Instant) -> bool {
+    /// If it is poison from now on: how often it made the module panic.
+    fn strike(&mut self, fingerprint: Fingerprint, struck: Struck, now: Instant) -> Option<usize> {
         if !self.0.contains_key(&fingerprint) {
             self.make_room();
         }
         let entry = self.0.entry(fingerprint).or_insert_with(|| Entry::new(struck));
         let was_poison = entry.is_poison();
         entry.strike(struck, now);
-        entry.is_poison() && !was_poison
+        (entry.is_poison() && !was_poison).then_some(entry.panics.count as usize)
     }
 
     /// Room for one more: those that struck longest ago go, and poison last.

@@ -83,6 +83,12 @@ impl RestartHistory {
         }
     }
 
+    /// Forgets the last failures, so many of them: their cause is gone.
+    pub(crate) fn forgive(&mut self, failures: usize) {
+        let left = self.failures.len().saturating_sub(failures);
+        self.failures.truncate(left);
+    }
+
     /// Forgets the failures: an operator released the module, or made it anew.
     pub(crate) fn clear(&mut self) {
         self.failures.clear();
@@ -130,6 +136,20 @@ mod tests {
             NextRestart::GiveUp,
         ];
         assert_eq!(next, expected);
+    }
+
+    #[test]
+    fn failures_that_are_forgiven_do_not_count() {
+        let now = Instant::now();
+        let mut history = RestartHistory::new(settings(5, Duration::from_mins(1), (MS, MS)));
+        for _ in 0..10 {
+            let next: Vec<_> = (0..3).map(|_| history.failed(now, 1.0)).collect();
+            assert_eq!(next, [NextRestart::Now, NextRestart::After(MS), NextRestart::After(MS)]);
+            history.forgive(3);
+        }
+        history.failed(now, 1.0);
+        history.forgive(usize::MAX);
+        assert_eq!(history.failed(now, 1.0), NextRestart::Now);
     }
 
     #[test]

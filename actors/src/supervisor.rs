@@ -40,6 +40,14 @@ impl Message for Lost {
     type Result = ();
 }
 
+/// So many of the last failures had a cause that is gone: they do not lead to quarantine.
+#[derive(Debug)]
+pub(crate) struct Explained(pub(crate) usize);
+
+impl Message for Explained {
+    type Result = ();
+}
+
 /// An operator's command; answered when what it causes has happened.
 #[derive(Debug)]
 pub(crate) struct Order(pub(crate) ModuleCommand);
@@ -460,6 +468,14 @@ impl Handler<Lost> for Supervisor {
                 self.settled();
             }
         }
+    }
+}
+
+impl Handler<Explained> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Explained(failures): Explained, _ctx: &mut Self::Context) {
+        self.history.forgive(failures);
     }
 }
 

@@ -23,7 +23,7 @@ impl AskContext {
         Self::default()
     }
 
-    /// Who asks. Where there is not room for all, callers take turns.
+    /// Who asks. Where there is not room for all, callers take turns. Below a call it is whoever asked first.
     #[must_use]
     pub fn caller(mut self, caller: Caller) -> Self {
         self.caller = Some(caller);
@@ -49,10 +49,12 @@ impl AskContext {
     /// Who asks, and the moment after which the answer is of no use, at most `longest` from now on.
     pub(crate) fn begin(self, longest: Duration) -> (Asker, Instant) {
         let above = self.below.or_else(Lineage::here);
-        let caller = self.caller.or(above.as_ref().map(Lineage::caller)).unwrap_or_default();
+        let caller = above.as_ref().map(Lineage::caller).or(self.caller).unwrap_or_default();
         let until = [self.until, above.as_ref().and_then(Lineage::until)];
         let longest = Instant::now() + longest;
         let until = until.into_iter().flatten().fold(longest, Instant::min);
-        (Asker { caller, above }, until)
+        let hurried = until < longest;
+        let asker = Asker { caller, above, hurried };
+        (asker, until)
     }
 }

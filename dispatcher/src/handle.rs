@@ -269,7 +269,10 @@ impl DispatchHandle {
                 request: request.clone(),
                 deadline,
                 requester,
-                asker: Asker { caller, above: None },
+                asker: Asker {
+                    caller,
+                    ..Asker::default()
+                },
                 loaded,
             };
             let whose = (CallClass::Asking, caller);

@@ -12,13 +12,18 @@ use super::error::HttpError;
 /// How long the caller waits, in milliseconds from the arrival of the headers on.
 const DEADLINE: &str = "x-ganglion-deadline-ms";
 
-/// Who asks: callers are told apart by their address. All of an IPv6 network of 64 bits is one, since whoever has one of
-/// its addresses has them all.
-pub(super) fn caller(request: &HttpRequest) -> Caller {
-    let peer = request.peer_addr().map(|peer| peer.ip().to_canonical());
-    peer.map_or(Caller::Unnamed, |address| match address {
-        IpAddr::V4(_) => Caller::Address(address),
-        IpAddr::V6(address) => Caller::Address(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
+/// Who asks a web resource.
+pub(super) fn client(request: &HttpRequest) -> Caller {
+    network(request).map_or(Caller::Unnamed, Caller::Client)
+}
+
+/// Callers are told apart by their address. All of an IPv6 network of 64 bits is one, since whoever has one of its addresses
+/// has them all.
+fn network(request: &HttpRequest) -> Option<IpAddr> {
+    let peer = request.peer_addr()?.ip().to_canonical();
+    Some(match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     })
 }
 
@@ -27,14 +32,17 @@ pub(super) fn caller(request: &HttpRequest) -> Caller {
 /// # Errors
 /// The header `X-Ganglion-Deadline-Ms` is no whole number.
 pub(super) fn context(request: &HttpRequest) -> Result<AskContext, HttpError> {
-    let context = AskContext::new().caller(caller(request));
+    let caller = network(request).map_or(Caller::Unnamed, Caller::Address);
+    let context = AskContext::new().caller(caller);
     let Some(deadline) = request.headers().get(DEADLINE) else {
         return Ok(context);
     };
-    let milliseconds = deadline.to_str().ok().and_then(|text| text.trim().parse().ok());
-    let milliseconds = milliseconds.ok_or_else(|| {
+    let digits = deadline.to_str().map_or("", str::trim);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         let error = "X-Ganglion-Deadline-Ms: expected a whole number of milliseconds";
-        HttpError::bad_request("M_INVALID_PARAM", error)
-    })?;
+        return Err(HttpError::bad_request("M_INVALID_PARAM", error));
+    }
+    // One that is too large for a number is longer than any other.
+    let milliseconds = digits.parse().unwrap_or(u64::MAX);
     Ok(context.deadline(Duration::from_millis(milliseconds)))
 }

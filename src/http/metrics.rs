@@ -90,13 +90,13 @@ const OF_MODULES: [Reading<ModuleSnapshot>; 9] = [
     ),
     (
         "ganglion_module_poison_inputs",
-        "Arguments that bypass the module",
+        "Args that bypass the module",
         MetricType::Gauge,
         |module| module.poison.len() as u64,
     ),
     (
         "ganglion_module_poison_bypasses",
-        "Calls that bypassed the module for their arguments",
+        "Calls that bypassed the module for their args",
         MetricType::Counter,
         |module| module.poison_bypasses,
     ),

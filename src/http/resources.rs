@@ -7,7 +7,7 @@ use ganglion_api::{FailureKind, WebRequest, WebResponse, add_cors_headers};
 
 use super::Surface;
 use super::body::read;
-use super::context::caller;
+use super::context::client;
 use super::error::{HttpError, matrix_response};
 
 /// Headers that speak of one connection, not of the answer.
@@ -43,11 +43,11 @@ async fn respond(request: &HttpRequest, payload: web::Payload, surface: &Surface
     // Looked up again: a body may take its time, and the module may have been made anew meanwhile.
     let resources = dispatch.resources();
     let mounted = resources.find(request.path()).ok_or_else(nothing)?;
-    let caller = caller(request);
+    let client = client(request);
     let request = to_module(request, body)
         .ok_or_else(|| HttpError::bad_request("M_UNKNOWN", "the request cannot be passed on"))?;
     let module = mounted.module().id();
-    match dispatch.respond(mounted, request, caller).await {
+    match dispatch.respond(mounted, request, client).await {
         Ok(Ok(response)) => from_module(response).ok_or_else(|| internal(StatusCode::INTERNAL_SERVER_ERROR)),
         Ok(Err(error)) => Ok(with_cors(matrix_response(module, error))),
         Err(failure) => {

@@ -245,6 +245,53 @@ fn a_caller_that_floods_a_module_does_not_starve_another() {
     assert_eq!(came, expected);
 }
 
+#[test]
+fn gating_calls_that_flood_leave_turns_to_notifications() {
+    let scene = Scene::new(4, 100);
+    let one = Caller::Unnamed;
+    let mut asked: Vec<_> = (0..20).map(|_| scene.create(one, "created")).collect();
+    asked.extend((0..3).map(|_| scene.notify(one, "notified")));
+    assert_eq!(scene.under_way(), (4, 19));
+    // One by one, so that each permit that comes free has one whose turn it is.
+    for through in 1..=6 {
+        scene.door.open.add_permits(1);
+        poll_until(|| scene.door.came().len() == 4 + through);
+    }
+    let came = scene.door.came();
+    let turns = ["created", "notified", "created", "notified", "created", "notified"];
+    assert_eq!(came[4..], turns);
+    scene.door.open();
+    for asked in asked {
+        scene.end(asked);
+    }
+}
+
+#[test]
+fn who_waited_for_most_of_its_budget_says_nothing_about_the_health_of_a_module() {
+    let modules = json!([{"module": "ganglion.modules.Canned", "id": "m", "max_in_flight": 1, "call_timeout": "1500ms",
+        "breaker": {"minimum": 2, "window": 10},
+        "config": {"delay": "1s", "answers": {"user_may_create_room": {"verdict": "pass"}}}}]);
+    let server = TestServer::start(&with_modules(&modules.to_string()));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    // Each time the first is answered, and the second gets its permit when too little is left.
+    for _ in 0..2 {
+        let args = || UserMayCreateRoom::new(user("bob"), JsonObject::new());
+        let both = async { tokio::join!(server.ganglion.ask(args()), server.ganglion.ask(args())) };
+        let (first, second) = runtime.block_on(both);
+        for decision in [first, second] {
+            assert_ne!(decision.steps[0].result.as_str(), "breaker_open");
+        }
+    }
+    let snapshot = server.ganglion.dispatch().module("m").unwrap().snapshot();
+    let breaker = &snapshot.breakers["user_may_create_room"];
+    assert_eq!((breaker.failures, breaker.trips), (0, 0), "{:?}", snapshot.failures);
+    assert!(snapshot.failures.values().sum::<u64>() > 0);
+}
+
 /// Asks over HTTP from this address, without waiting for the answer.
 fn ask_from(address: &str, server: SocketAddr, name: &str) -> TcpStream {
     let from: SocketAddr = format!("{address}:0").parse().unwrap();

@@ -122,7 +122,7 @@ fn three_strikes(tier: &str, misbehave: Misbehave, cause: &str) {
     );
     let detail = step["detail"].as_str().unwrap();
     assert!(
-        detail.starts_with("poison input: these arguments made the module "),
+        detail.starts_with("poison input: these args made the module "),
         "{detail}"
     );
     assert_eq!(
@@ -316,6 +316,28 @@ fn a_hang_after_a_wait_for_a_permit_is_no_strike() {
         );
         assert_eq!(scene.poison(), json!([]), "{tier}");
     }
+}
+
+#[test]
+fn one_poison_input_after_the_other_leads_to_no_quarantine() {
+    let panics = Misbehaviour::new(Misbehave::Panic);
+    let nothing = Misbehaviour::new(Misbehave::Panic).every(0);
+    // The defaults, but for pauses that the test would wait for.
+    let keys = json!({"call_timeout": "20s", "restart": {"backoff": ["1ms", "2ms"]}});
+    let scene = Scene::with("actor", panics, nothing, &keys);
+    for body in ["one", "two", "three", "four"] {
+        for attempt in 1..=3 {
+            assert_eq!(
+                scene.ask(EVENT, body, attempt)["steps"][0]["result"],
+                "panicked",
+                "{body}"
+            );
+            scene.recover(0);
+        }
+        assert_eq!(scene.ask(EVENT, body, 4)["steps"][0]["result"], "quarantined", "{body}");
+    }
+    let snapshot = scene.module().snapshot();
+    assert_eq!((snapshot.state, snapshot.restarts), (ModuleState::Running, 12));
 }
 
 #[test]
