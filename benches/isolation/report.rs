@@ -46,7 +46,7 @@ fn table(first: &str, columns: &[&str]) -> String {
     format!("| {} |\n|{}", titles.join(" | "), "---|".repeat(titles.len()))
 }
 
-fn row(first: [String; 2], latencies: &Compared, own: &[String], mark: Mark) -> String {
+fn row(first: &[String; 2], latencies: &Compared, own: &[String], mark: Mark) -> String {
     let Compared { without, with, drift } = latencies;
     let micros = |latency: Duration| latency.as_micros().to_string();
     let compared = [

@@ -62,7 +62,7 @@ pub(crate) fn row(cell: &CallerCell) -> String {
         mebibytes(cell.grown_kib),
     ];
     let first = [cell.scene.to_string(), cell.tier.to_string()];
-    super::row(first, &cell.latencies, &own, cell.mark())
+    super::row(&first, &cell.latencies, &own, cell.mark())
 }
 
 /// The sum, and what does not fit in a row.

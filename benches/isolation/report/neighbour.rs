@@ -59,7 +59,7 @@ pub(crate) fn row(cell: &Cell) -> String {
         format!("{}, {}", end.restarts, end.stuck_threads),
     ];
     let first = [cell.misbehave.to_string(), cell.tier.to_string()];
-    super::row(first, &cell.latencies, &own, cell.mark())
+    super::row(&first, &cell.latencies, &own, cell.mark())
 }
 
 /// The sum, and what does not fit in a row.
