@@ -134,6 +134,8 @@ pub(crate) struct CallerCell {
     pub(crate) latencies: Compared,
     pub(crate) lost: usize,
     pub(crate) not_answered: Vec<String>,
+    /// How much later than it was due a call of the steady caller was made, at most.
+    pub(crate) latest: Duration,
     pub(crate) flood: Arc<Flooded>,
     /// How many cores were busy in the flood, and which part of that is the thread that offers it.
     pub(crate) busy: (f64, f64),
@@ -162,7 +164,7 @@ impl CallerCell {
         let seen = callers.observe(durations);
         let Callers { steady, flooded, .. } = &callers;
         let (measured, lost, not_answered) = (steady.measured(), steady.lost(), steady.wrong());
-        let flood = Arc::clone(flooded);
+        let (latest, flood) = (steady.latest(), Arc::clone(flooded));
         ganglion.shutdown();
         drop((callers, ganglion));
         Self {
@@ -171,6 +173,7 @@ impl CallerCell {
             latencies: Compared::of(&measured, seen.before, seen.with, seen.after),
             lost,
             not_answered,
+            latest,
             flood,
             busy: seen.busy,
             grown_kib: seen.grown_kib,

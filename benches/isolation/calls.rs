@@ -42,6 +42,8 @@ struct Tally {
     /// Calls without a decision, of all callers.
     lost: AtomicUsize,
     open: AtomicUsize,
+    /// How much later than it was due a measured call was made, at most.
+    latest: Mutex<Duration>,
 }
 
 impl Tally {
@@ -54,6 +56,7 @@ impl Tally {
             wrong: Mutex::default(),
             lost: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            latest: Mutex::default(),
         }
     }
 }
@@ -109,6 +112,11 @@ impl Calls {
         lock(&self.tally.wrong).clone()
     }
 
+    /// How much later than it was due a measured call was made, at most: that is the machine's part of a latency.
+    pub(crate) fn latest(&self) -> Duration {
+        *lock(&self.tally.latest)
+    }
+
     /// How many calls got no decision.
     pub(crate) fn lost(&self) -> usize {
         self.tally.lost.load(Ordering::SeqCst)
@@ -138,6 +146,10 @@ impl Calls {
     /// Asks the module whose calls are measured.
     pub(crate) fn measure(&self, due: Instant) {
         let tally = Arc::clone(&self.tally);
+        {
+            let mut latest = lock(&tally.latest);
+            *latest = due.elapsed().max(*latest);
+        }
         self.ask(self.may_create_room(), move |decision| {
             let Some(decision) = decision else { return };
             let latency = due.elapsed();

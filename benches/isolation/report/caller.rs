@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::{marks, mebibytes, per_second, table};
 use crate::Durations;
@@ -19,6 +20,9 @@ const COLUMNS: [&str; 8] = [
     "cores busy, offering",
     "memory, MiB",
 ];
+
+/// A steady caller whose thread is later than that is worth a word.
+const LATE: Duration = Duration::from_millis(10);
 
 /// What was measured, and the head of the table.
 pub(crate) fn head(durations: Durations) -> String {
@@ -83,6 +87,12 @@ pub(crate) fn foot(cells: &[CallerCell]) -> String {
         };
         if cell.threads_left > 0 {
             note(format!("{} threads were left after the shutdown", cell.threads_left));
+        }
+        if cell.latest >= LATE {
+            let latest = cell.latest.as_millis();
+            note(format!(
+                "the steady caller's own thread was up to {latest} ms late, which is the machine's doing"
+            ));
         }
         if let Some(first) = cell.not_answered.first() {
             note(format!("the first that was not answered is `{first}`"));
