@@ -7,9 +7,10 @@ use ganglion::api::testing::{Misbehave, Misbehaviour};
 use ganglion::{Config, Ganglion, registry};
 use tokio::runtime::Runtime;
 
-use crate::load::{HEALTHY, Load, NEIGHBOUR, Tally};
-use crate::samples::{Phase, Samples};
-use crate::{Durations, machine};
+use crate::calls::{Calls, OWN, runtime};
+use crate::load::{Load, NEIGHBOUR, Neighbour};
+use crate::samples::{Compared, Phase, phase};
+use crate::{Durations, Mark, machine};
 
 /// The deadline of a chain.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -25,29 +26,19 @@ pub(crate) const SETTINGS: &str = "call_timeout: 100ms, breaker: {open_for: 500m
                                    restart: {max: 5, within: 60s, backoff: [50ms, 500ms]}";
 
 /// The most that a p99 may grow.
-const GOAL: f64 = 1.2;
+pub(crate) const GOAL: f64 = 1.2;
 
 /// How long a neighbour may take to get well.
 const RECOVERY: Duration = Duration::from_secs(10);
 
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Whether a cell is as it should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mark {
-    Ok,
-    Miss,
-    NoGoal,
-}
-
 /// What came of one cell.
 #[derive(Debug)]
 pub(crate) struct Cell {
     pub(crate) misbehave: Misbehave,
     pub(crate) tier: Tier,
-    pub(crate) without: Samples,
-    pub(crate) with: Samples,
-    pub(crate) drift: f64,
+    pub(crate) latencies: Compared,
     pub(crate) lost: usize,
     pub(crate) wrong: Vec<String>,
     pub(crate) grown_kib: Option<i64>,
@@ -76,11 +67,7 @@ struct Seen {
 impl Cell {
     /// Runs a cell.
     pub(crate) fn run(misbehave: Misbehave, tier: Tier, durations: Durations) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = runtime();
         let misbehaviour = Misbehaviour::new(misbehave);
         let _calm = misbehaviour.calm_on_drop();
         misbehaviour.calm();
@@ -89,29 +76,25 @@ impl Cell {
         let config = Config::from_yaml(&yaml(tier), "isolation.yaml", &registry).expect("a config");
         let ganglion = runtime.block_on(Ganglion::start(&config)).expect("a start");
 
-        let load = Load::new(&ganglion, runtime.handle(), DEADLINE + PATIENCE);
+        let load = Load::new(Calls::new(&ganglion, runtime.handle(), DEADLINE + PATIENCE));
         let observer = Observer {
             misbehave,
             misbehaviour: &misbehaviour,
             ganglion: &ganglion,
             runtime: &runtime,
-            tally: load.tally(),
+            neighbour: load.neighbour(),
         };
         let seen = load.during(|| observer.observe(durations));
-        let calls = load.tally().healthy();
-        let (lost, wrong) = (load.tally().lost(), load.tally().wrong());
+        let calls = load.calls().measured();
+        let (lost, wrong) = (load.calls().lost(), load.calls().wrong());
         let healthy = module(&ganglion, "healthy");
         ganglion.shutdown();
         drop((load, ganglion));
 
-        let p99 = |phase| Samples::of(&calls, &[phase]).p99().as_secs_f64();
-        let (before, after) = (p99(seen.before), p99(seen.after));
         Self {
             misbehave,
             tier,
-            without: Samples::of(&calls, &[seen.before, seen.after]),
-            with: Samples::of(&calls, &[seen.with]),
-            drift: before.max(after) / before.min(after),
+            latencies: Compared::of(&calls, seen.before, seen.with, seen.after),
             lost,
             wrong,
             grown_kib: seen.grown_kib,
@@ -129,10 +112,6 @@ impl Cell {
         self.lost > 0 || !self.wrong.is_empty()
     }
 
-    pub(crate) fn ratio(&self) -> f64 {
-        self.with.p99().as_secs_f64() / self.without.p99().as_secs_f64()
-    }
-
     /// No thread, and no failure that is put down to the healthy module.
     fn leaves_nothing(&self) -> bool {
         self.threads_left == 0 && self.healthy.failures.is_empty()
@@ -147,7 +126,7 @@ impl Cell {
             Misbehave::Block | Misbehave::Spin if !capped => Mark::Miss,
             Misbehave::Spin if may_take_half() => Mark::NoGoal,
             Misbehave::Leak => Mark::NoGoal,
-            _ if self.ratio() <= GOAL => Mark::Ok,
+            _ if self.latencies.ratio() <= GOAL => Mark::Ok,
             _ => Mark::Miss,
         }
     }
@@ -167,7 +146,7 @@ fn yaml(tier: Tier) -> String {
          modules:\n\
          - {{id: healthy, module: ganglion.modules.Canned, config: {}}}\n\
          - {{id: neighbour, module: bench.Neighbour, tier: {tier}, {SETTINGS}, config: {}}}\n",
-        answers("user_may_create_room", HEALTHY),
+        answers("user_may_create_room", OWN),
         answers("user_may_publish_room", NEIGHBOUR),
     )
 }
@@ -183,7 +162,7 @@ struct Observer<'a> {
     misbehaviour: &'a Misbehaviour,
     ganglion: &'a Ganglion,
     runtime: &'a Runtime,
-    tally: &'a Tally,
+    neighbour: &'a Neighbour,
 }
 
 impl Observer<'_> {
@@ -198,11 +177,11 @@ impl Observer<'_> {
         machine::wait_until(begin + durations.misbehaving);
         let with = (begin, Instant::now());
         let grown_kib = memory.and_then(|memory| Some(machine::resident_kib()? - memory));
-        let end = self.neighbour();
+        let end = self.snapshot();
 
         let calm = Instant::now();
         self.misbehaviour.calm();
-        self.tally.calm_since(Instant::now());
+        self.neighbour.calm_since(Instant::now());
         let (serves_again, released) = self.recovered(calm);
         Seen {
             before,
@@ -216,7 +195,7 @@ impl Observer<'_> {
         }
     }
 
-    fn neighbour(&self) -> ModuleSnapshot {
+    fn snapshot(&self) -> ModuleSnapshot {
         module(self.ganglion, "neighbour")
     }
 
@@ -231,7 +210,7 @@ impl Observer<'_> {
                 first = Some(Instant::now());
             }
             if let Some(first) = first
-                && is_contained(&self.neighbour())
+                && is_contained(&self.snapshot())
             {
                 return Some(first.elapsed());
             }
@@ -244,10 +223,10 @@ impl Observer<'_> {
     fn recovered(&self, calm: Instant) -> (Option<Duration>, bool) {
         let mut released = false;
         while calm.elapsed() < RECOVERY {
-            if let Some(serves) = self.tally.serves_since() {
+            if let Some(serves) = self.neighbour.serves_since() {
                 return (Some(serves.saturating_duration_since(calm)), released);
             }
-            if self.neighbour().state == ModuleState::Quarantined {
+            if self.snapshot().state == ModuleState::Quarantined {
                 released = true;
                 // It may be in another state by now; then the next look finds out.
                 let _ = self
@@ -263,12 +242,6 @@ impl Observer<'_> {
 fn module(ganglion: &Ganglion, id: &str) -> ModuleSnapshot {
     let module = ganglion.dispatch().module(id);
     module.expect("the config has it").snapshot()
-}
-
-fn phase(duration: Duration) -> Phase {
-    let begin = Instant::now();
-    machine::wait(duration);
-    (begin, Instant::now())
 }
 
 /// Restarts and trips are looked at too: an open breaker or a restart may be over between two looks.

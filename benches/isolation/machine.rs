@@ -66,6 +66,27 @@ pub(crate) fn resident_kib() -> Option<i64> {
     Some(pages * page / 1024)
 }
 
+/// How long the threads of this process have run; zero where that cannot be seen.
+pub(crate) fn process_time() -> Duration {
+    #[cfg(target_os = "linux")]
+    return clock(rustix::time::ClockId::ProcessCPUTime);
+    #[cfg(not(target_os = "linux"))]
+    Duration::ZERO
+}
+
+/// How long this thread has run; zero where that cannot be seen.
+pub(crate) fn thread_time() -> Duration {
+    #[cfg(target_os = "linux")]
+    return clock(rustix::time::ClockId::ThreadCPUTime);
+    #[cfg(not(target_os = "linux"))]
+    Duration::ZERO
+}
+
+#[cfg(target_os = "linux")]
+fn clock(clock: rustix::time::ClockId) -> Duration {
+    Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default()
+}
+
 /// The processor's name.
 pub(crate) fn processor() -> String {
     let known = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {

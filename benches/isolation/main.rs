@@ -1,7 +1,10 @@
-//! What a neighbour that misbehaves costs a healthy module: for every misbehaviour and every tier.
+//! What a neighbour that misbehaves costs a healthy module, for every misbehaviour and every tier; and what a caller that
+//! floods costs another one.
 //!
-//! `cargo bench --bench isolation [-- [--quick] [MISBEHAVIOUR|TIER]...]`; `cargo xtask bench isolation` also writes the
-//! table into docs/performance.md.
+//! `cargo bench --bench isolation [-- [--quick] [MISBEHAVIOUR|caller|TIER]...]`; `cargo xtask bench isolation` also writes
+//! the tables into docs/performance.md.
+//!
+//! # A neighbour that misbehaves
 //!
 //! A cell is one [`Ganglion`](ganglion::Ganglion) with two modules, each under a steady load of its own: `healthy`, tier
 //! `actor` with default settings, and `neighbour`, in the cell's tier, on another callback. The load is open: calls have
@@ -27,6 +30,28 @@
 //!
 //! - a leak;
 //! - spinning where the threads that are stuck in it can take half of the cores or more: threads cannot be killed.
+//!
+//! # A caller that floods
+//!
+//! A cell is one Ganglion with two callers, each with its own link and an open schedule: a steady one, whose latencies are
+//! measured, and one that offers far more calls than a module takes. That module, in the cell's tier, runs few calls at
+//! once, and each waits a little; its mailbox is full all through the flood. The phases are calm, flood, calm, and between
+//! the last two what is left of the flood ends. The scenes:
+//!
+//! - same module: both callers ask the same callback of that module;
+//! - same module, notifications: the flood notifies that module, the steady caller asks it something that gates;
+//! - another module: the flood asks that module, the steady caller a healthy one, tier `actor` with default settings.
+//!
+//! *Not answered* are decisions of the steady caller that are not its module's own answer, for example since the module
+//! was overloaded. What the flood's calls became: *answered*; *overloaded*, refused on their arrival; *shed*, that is
+//! refused after a wait, to make room for another call.
+//!
+//! Goals: no call without a decision, also none of the flood; each call of the steady caller answered by its module; no
+//! thread left after the shutdown; and
+//!
+//! - another module: a p99 of at most 1.2 times the baseline, as above;
+//! - same module: a p99 of at most the baseline's and twice the time that the module waits in a call. Callers take turns:
+//!   who comes waits for a permit to come free, and for one call of the flood whose turn may come first.
 
 #![expect(
     clippy::print_stdout,
@@ -34,6 +59,8 @@
     reason = "a bench shows its results and how far it is"
 )]
 
+mod caller;
+mod calls;
 mod cell;
 mod load;
 mod machine;
@@ -46,6 +73,7 @@ use std::time::Duration;
 use ganglion::actors::Tier;
 use ganglion::api::testing::Misbehave;
 
+use crate::caller::{CallerCell, Scene};
 use crate::cell::{CALL_TIMEOUT, Cell};
 
 /// How long the phases last.
@@ -54,6 +82,14 @@ struct Durations {
     warm_up: Duration,
     calm: Duration,
     misbehaving: Duration,
+}
+
+/// Whether a cell is as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Ok,
+    Miss,
+    NoGoal,
 }
 
 const FULL: Durations = Durations {
@@ -68,52 +104,95 @@ const QUICK: Durations = Durations {
     misbehaving: Duration::from_millis(1000),
 };
 
+/// The word for the cells with a caller that floods.
+const CALLER: &str = "caller";
+
 fn main() -> ExitCode {
     // Cargo gives `--bench` of its own.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    let (options, chosen): (Vec<_>, Vec<_>) = words.iter().map(String::as_str).partition(|word| word.starts_with('-'));
-    if options.iter().any(|option| *option != "--quick") {
-        eprintln!("usage: cargo bench --bench isolation [-- [--quick] [MISBEHAVIOUR|TIER]...]");
+    let (options, named): (Vec<_>, Vec<_>) = words.iter().map(String::as_str).partition(|word| word.starts_with('-'));
+    let chosen = Chosen::of(&named).filter(|_| options.iter().all(|option| *option == "--quick"));
+    let Some(chosen) = chosen else {
+        eprintln!("usage: cargo bench --bench isolation [-- [--quick] [MISBEHAVIOUR|{CALLER}|TIER]...]");
         return ExitCode::from(2);
-    }
+    };
     quiet_panics();
     let durations = if options.is_empty() { FULL } else { QUICK };
-    println!("{}", report::head(durations, &words));
-    let mut cells = Vec::new();
-    for (misbehave, tier) in cells_of(&chosen) {
-        eprintln!("{misbehave} x {tier}");
-        let cell = Cell::run(misbehave, tier, durations);
-        println!("{}", report::row(&cell));
-        cells.push(cell);
+    println!("{}", report::place(&words));
+    let mut broken = false;
+    if chosen.misbehaviours().next().is_some() {
+        broken |= neighbours(&chosen, durations);
     }
-    print!("{}", report::foot(&cells));
-    if cells.iter().any(Cell::is_broken) {
-        return ExitCode::FAILURE;
+    if chosen.has(CALLER) {
+        broken |= callers(&chosen, durations);
     }
-    ExitCode::SUCCESS
+    if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// The cells of the named misbehaviours and tiers; of those that are not named all.
-fn cells_of(chosen: &[&str]) -> Vec<(Misbehave, Tier)> {
-    let is_chosen = |word: &str, all: &[&str]| {
-        let none = !chosen.iter().any(|chosen| all.contains(chosen));
-        none || chosen.contains(&word)
-    };
-    let (misbehaviours, tiers) = (Misbehave::ALL.map(Misbehave::as_str), Tier::ALL.map(Tier::as_str));
+/// The table of neighbours that misbehave. Whether a cell is broken.
+fn neighbours(chosen: &Chosen, durations: Durations) -> bool {
+    println!("{}", report::neighbour::head(durations));
     let mut cells = Vec::new();
-    for misbehave in Misbehave::ALL {
-        for tier in Tier::ALL {
-            if is_chosen(misbehave.as_str(), &misbehaviours) && is_chosen(tier.as_str(), &tiers) {
-                let misbehave = match misbehave {
-                    // Well over the budget: at its edge some calls would be in time.
-                    Misbehave::Slow(_) => Misbehave::Slow(CALL_TIMEOUT * 2),
-                    other => other,
-                };
-                cells.push((misbehave, tier));
-            }
+    for misbehave in chosen.misbehaviours() {
+        for tier in chosen.tiers() {
+            eprintln!("{misbehave} x {tier}");
+            let cell = Cell::run(misbehave, tier, durations);
+            println!("{}", report::neighbour::row(&cell));
+            cells.push(cell);
         }
     }
-    cells
+    println!("{}", report::neighbour::foot(&cells));
+    cells.iter().any(Cell::is_broken)
+}
+
+/// The table of callers that flood. Whether a cell is broken.
+fn callers(chosen: &Chosen, durations: Durations) -> bool {
+    println!("{}", report::caller::head(durations));
+    let mut cells = Vec::new();
+    for scene in Scene::ALL {
+        for tier in chosen.tiers() {
+            eprintln!("{scene} x {tier}");
+            let cell = CallerCell::run(scene, tier, durations);
+            println!("{}", report::caller::row(&cell));
+            cells.push(cell);
+        }
+    }
+    println!("{}", report::caller::foot(&cells));
+    cells.iter().any(CallerCell::is_broken)
+}
+
+/// What is run: what is named, of tiers and of everything else; of those that are not named all.
+struct Chosen<'a> {
+    kinds: Vec<&'a str>,
+    tiers: Vec<&'a str>,
+}
+
+impl<'a> Chosen<'a> {
+    /// `None` if there is no such thing.
+    fn of(named: &[&'a str]) -> Option<Self> {
+        let is_tier = |word: &&str| Tier::ALL.iter().any(|tier| tier.as_str() == *word);
+        let is_kind = |word: &&str| *word == CALLER || Misbehave::ALL.iter().any(|kind| kind.as_str() == *word);
+        let (tiers, kinds): (Vec<_>, Vec<_>) = named.iter().copied().partition(is_tier);
+        kinds.iter().all(is_kind).then_some(Self { kinds, tiers })
+    }
+
+    fn has(&self, kind: &str) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(&kind)
+    }
+
+    fn tiers(&self) -> impl Iterator<Item = Tier> {
+        let all = Tier::ALL.into_iter();
+        all.filter(|tier| self.tiers.is_empty() || self.tiers.contains(&tier.as_str()))
+    }
+
+    fn misbehaviours(&self) -> impl Iterator<Item = Misbehave> {
+        let all = Misbehave::ALL.into_iter().filter(|kind| self.has(kind.as_str()));
+        all.map(|kind| match kind {
+            // Well over the budget: at its edge some calls would be in time.
+            Misbehave::Slow(_) => Misbehave::Slow(CALL_TIMEOUT * 2),
+            other => other,
+        })
+    }
 }
 
 /// Panics on purpose are not printed; all others are.

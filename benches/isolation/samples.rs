@@ -2,8 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use crate::machine;
+
 /// A phase of a cell.
 pub(crate) type Phase = (Instant, Instant);
+
+/// A phase in which nothing is done but to wait.
+pub(crate) fn phase(duration: Duration) -> Phase {
+    let begin = Instant::now();
+    machine::wait(duration);
+    (begin, Instant::now())
+}
 
 /// The latencies of one phase or more.
 #[derive(Debug, Clone, Default)]
@@ -44,5 +53,34 @@ impl Samples {
 
     pub(crate) fn p999(&self) -> Duration {
         self.per_mille(999)
+    }
+}
+
+/// The latencies with and without something.
+#[derive(Debug)]
+pub(crate) struct Compared {
+    pub(crate) without: Samples,
+    pub(crate) with: Samples,
+    /// The larger p99 of the two phases without it by the smaller one.
+    pub(crate) drift: f64,
+}
+
+impl Compared {
+    pub(crate) fn of(calls: &[(Instant, Duration)], before: Phase, with: Phase, after: Phase) -> Self {
+        let p99 = |phase| Samples::of(calls, &[phase]).p99().as_secs_f64();
+        let (first, last) = (p99(before), p99(after));
+        Self {
+            without: Samples::of(calls, &[before, after]),
+            with: Samples::of(calls, &[with]),
+            drift: first.max(last) / first.min(last),
+        }
+    }
+
+    pub(crate) fn ratio(&self) -> f64 {
+        self.with.p99().as_secs_f64() / self.without.p99().as_secs_f64()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.without.count() + self.with.count()
     }
 }

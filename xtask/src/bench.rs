@@ -29,7 +29,7 @@ struct Bench {
 
 const BENCHES: [Bench; 1] = [Bench {
     name: "isolation",
-    about: "what a neighbour that misbehaves costs a healthy module; about 6 minutes, 1 with --quick",
+    about: "what a neighbour that misbehaves or a caller that floods costs others; about 8 minutes, 2 with --quick",
     heading: "## A neighbour that misbehaves",
 }];
 
