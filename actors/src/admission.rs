@@ -42,13 +42,19 @@ impl Ledger {
     const RECLAIMED: usize = 1 << (usize::BITS - 1);
 
     /// Counts a permit that is on its way to the thread.
-    fn lend(self: &Arc<Self>, slot: Slot) -> Permit {
+    ///
+    /// # Errors
+    /// The thread was given up: what is sent there may never come back.
+    fn lend(self: &Arc<Self>, slot: Slot) -> Result<Permit, Refusal> {
         let out = &self.out[usize::from(slot.gating)];
         let reclaimed = out.fetch_add(1, Ordering::AcqRel) & Self::RECLAIMED != 0;
-        Permit {
-            ledger: (!reclaimed).then(|| Arc::clone(self)),
-            slot: Some(slot),
+        if reclaimed {
+            return Err(Refusal::NotRunning);
         }
+        Ok(Permit {
+            ledger: Arc::clone(self),
+            slot: Some(slot),
+        })
     }
 }
 
@@ -68,16 +74,14 @@ impl Reclaim for Ledger {
 /// The right to have one call running. It is given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    ledger: Option<Arc<Ledger>>,
+    ledger: Arc<Ledger>,
     slot: Option<Slot>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let (Some(ledger), Some(slot)) = (&self.ledger, self.slot.take()) else {
-            return;
-        };
-        let out = &ledger.out[usize::from(slot.gating)];
+        let Some(slot) = self.slot.take() else { return };
+        let out = &self.ledger.out[usize::from(slot.gating)];
         let reclaimed = out.fetch_sub(1, Ordering::AcqRel) & Ledger::RECLAIMED != 0;
         if reclaimed {
             slot.forget();
@@ -375,7 +379,7 @@ impl Admission {
         if permits.waiting.load(Ordering::SeqCst) == 0
             && let Some(slot) = permits.take(class)
         {
-            return Ok(ledger.lend(slot));
+            return ledger.lend(slot);
         }
         let place = Arc::new(permits.enqueue(class, caller)?);
         if let Some(thread) = ModuleThread::here() {
@@ -384,7 +388,7 @@ impl Admission {
         let queue = InQueue(place);
         let granted = timeout_at(until, poll_fn(|cx| queue.0.poll(cx)));
         match retired.run_until_cancelled(granted).await {
-            Some(Ok(granted)) => granted.map(|slot| ledger.lend(slot)),
+            Some(Ok(granted)) => granted.and_then(|slot| ledger.lend(slot)),
             Some(Err(_elapsed)) => Err(Refusal::Late),
             None => Err(Refusal::NotRunning),
         }
@@ -511,10 +515,10 @@ mod tests {
         admission.1.reclaim();
         admission.1.reclaim();
         assert_eq!(admission.0.in_flight(), 1);
-        // The stuck call ends after all, and one more ran into the same thread: neither changes the count.
-        let late = admission.admit().await.unwrap();
-        assert_eq!(admission.0.in_flight(), 2);
-        drop((stuck, late));
+        // One more is not sent there, and the stuck call ends after all: neither changes the count.
+        assert_eq!(admission.admit().await.unwrap_err(), Refusal::NotRunning);
+        assert_eq!(admission.0.in_flight(), 1);
+        drop(stuck);
         assert_eq!(admission.0.in_flight(), 1);
         drop(kept);
         assert_eq!(admission.0.in_flight(), 0);

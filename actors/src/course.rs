@@ -15,6 +15,8 @@ pub struct Course {
     begin_by: Instant,
     /// Others took its time.
     spared: AtomicBool,
+    /// It would go on, and may not: its module runs on as many workers as it may.
+    held_up: AtomicBool,
     /// Its code is not on its thread: it has not begun, or has come back and waits.
     away: AtomicBool,
     /// Nobody else held it up when its budget was over.
@@ -28,6 +30,7 @@ impl Course {
         Self {
             begin_by: now + until.saturating_duration_since(now) / 2,
             spared: AtomicBool::new(!whole),
+            held_up: AtomicBool::new(false),
             away: AtomicBool::new(true),
             own: AtomicBool::new(false),
         }
@@ -36,6 +39,11 @@ impl Course {
     /// Others took its time: whatever becomes of it, it is no hang of its own.
     pub(crate) fn spare(&self) {
         self.spared.store(true, Ordering::Relaxed);
+    }
+
+    /// For the way into its code.
+    pub(crate) fn held_up(&self) -> &AtomicBool {
+        &self.held_up
     }
 
     /// Runs its code, which begins now.
@@ -80,10 +88,11 @@ impl Course {
 
     /// Whether its hang is its own, if it did not answer within its budget: its code began at once, with its whole budget,
     /// and holds its thread or waits for something that does not come. One that merely shares a thread with a call that
-    /// blocks is innocent.
+    /// blocks, or may not go on beside one, is innocent.
     #[must_use]
     pub fn hangs(&self) -> bool {
-        !self.spared.load(Ordering::Relaxed) && (self.holds_thread() || self.own.load(Ordering::Acquire))
+        let others_did = self.spared.load(Ordering::Relaxed) || self.held_up.load(Ordering::Acquire);
+        !others_did && (self.holds_thread() || self.own.load(Ordering::Acquire))
     }
 }
 

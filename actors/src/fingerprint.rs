@@ -24,14 +24,13 @@ const OF_EVENTS: [&str; 9] = [
 
 /// What changes when the same question is asked again, at the top level of args and in their types; so do timestamps,
 /// `*_ts`.
-const OF_ARGS: [&str; 9] = [
+const OF_ARGS: [&str; 8] = [
     "access_token",
     "access_token_id",
     "device_id",
     "expires_in_ms",
     "file_id",
     "refresh_token",
-    "request_info",
     // What surrounds the input, and is not the input.
     "state_events",
     "validated_at",
@@ -42,9 +41,9 @@ const OF_ARGS: [&str; 9] = [
 /// The rule: what the homeserver makes anew for each attempt is left out, and what a user wrote counts whole.
 /// - At the top level of an event (the arg `event`, and `events` of a delivery) its ids, hashes, signatures, timestamp, place
 ///   in the graph and `unsigned` are left out. All other keys count with everything in them, `content` above all.
-/// - `content`, `request_content` and `room_config` count whole.
+/// - `content`, `request_content`, `room_config`, `login_dict`, `uia_results` and `params` count whole.
 /// - Everywhere else (other args, and the types in them such as a `Requester` or a `Presence`) the keys of devices,
-///   tokens, timestamps, files and requests are left out, and `state_events`.
+///   tokens, timestamps and files are left out, and `state_events`.
 ///
 /// It takes all of the args to make one, a whole file perhaps. So it is made only after a panic or a hang, and for the
 /// calls of a callback that has strikes. The order of keys does not matter, that of arrays does. It is keyed, and means nothing in another process.
@@ -85,7 +84,7 @@ impl Place {
             Self::Event if OF_EVENTS.contains(&key) => None,
             Self::Args => Some(match key {
                 "event" | "events" => Self::Event,
-                "content" | "request_content" | "room_config" => Self::Whole,
+                "content" | "request_content" | "room_config" | "login_dict" | "uia_results" | "params" => Self::Whole,
                 _ => Self::Args,
             }),
             Self::Event | Self::Whole => Some(Self::Whole),

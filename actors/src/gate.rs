@@ -3,7 +3,7 @@
 //! A module that blocks whatever thread it gets would else block all workers before the first of them is known to be
 //! stuck. With one left, its neighbours go on.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Waker};
 
@@ -72,6 +72,8 @@ pub(crate) struct Entrance<'a> {
     pub(crate) site: Site,
     /// `None` where the module has a thread for itself, or there is one worker.
     pub(crate) gate: Option<&'a Gate>,
+    /// Set while who wants to enter may not.
+    pub(crate) held_up: Option<&'a AtomicBool>,
 }
 
 /// Module code runs on this thread until this is dropped.
@@ -94,9 +96,15 @@ impl Drop for Entered<'_> {
 impl<'a> Entrance<'a> {
     /// Enters; `None` if the module runs on as many workers as it may. Then the task is woken when that has changed.
     pub(crate) fn enter(self, cx: &mut Context<'_>) -> Option<Entered<'a>> {
-        let Self { site, gate } = self;
-        if gate.is_some_and(|gate| !gate.enter(cx)) {
-            return None;
+        let Self { site, gate, held_up } = self;
+        if let Some(gate) = gate {
+            let entered = gate.enter(cx);
+            if let Some(held_up) = held_up {
+                held_up.store(!entered, Ordering::Release);
+            }
+            if !entered {
+                return None;
+            }
         }
         let inside = inside(site);
         if gate.is_some() {

@@ -124,6 +124,7 @@ mod tests {
             operation: Operation::WEB_RESOURCE,
         },
         gate: None,
+        held_up: None,
     };
 
     #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ struct AskedBelow(Arc<dyn Homeserver>);
 
 impl Homeserver for AskedBelow {
     fn call(&self, method: &'static str, arguments: Value) -> LocalFuture<'_, Result<Value, HomeserverError>> {
-        let Some(lineage) = Lineage::here() else {
+        let Some(lineage) = Lineage::here().map(|here| here.anew()) else {
             return self.0.call(method, arguments);
         };
         Box::pin(async move {

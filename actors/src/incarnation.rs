@@ -204,6 +204,7 @@ impl Incarnation {
         Entrance {
             site: self.site(operation),
             gate: self.module.gate(),
+            held_up: None,
         }
     }
 
@@ -453,10 +454,16 @@ impl Incarnation {
             return admitted.await.map(Held::Own);
         };
         let lent = pin!(async {
-            match timeout_at(until, lent.borrow()).await {
-                Ok(Some(held)) => Ok(held),
-                Ok(None) => Err(Refusal::Full),
-                Err(_elapsed) => Err(Refusal::Late),
+            match self.retired.run_until_cancelled(timeout_at(until, lent.borrow())).await {
+                Some(Ok(Some(lent))) => {
+                    if let Some(thread) = self.own_thread().cloned().or_else(ModuleThread::here) {
+                        lent.run_on(&thread);
+                    }
+                    Ok(Held::Lent(lent))
+                }
+                Some(Ok(None)) => Err(Refusal::Full),
+                Some(Err(_elapsed)) => Err(Refusal::Late),
+                None => Err(Refusal::NotRunning),
             }
         });
         // Whichever comes first. Where there is no room to wait for one, there still is the other.

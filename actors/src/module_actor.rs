@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::breaker::Pass;
 use crate::course::Course;
+use crate::gate::Entrance;
 use crate::guard::guarded;
 use crate::incarnation::Incarnation;
 use crate::nesting::{Asker, Frame, Held};
@@ -146,7 +147,11 @@ impl<W: Work, A: Asking<W::Output>> Call<W, A> {
             }
             Err(ModuleError::message("not begun"))
         };
-        let mut result = guarded(incarnation.entrance(operation), run, until, incarnation.ended()).await;
+        let entrance = Entrance {
+            held_up: Some(course.held_up()),
+            ..incarnation.entrance(operation)
+        };
+        let mut result = guarded(entrance, run, until, incarnation.ended()).await;
         match not_begun.get() {
             Some(Ended::Refused) => {
                 asking.end(Err(FailureKind::BreakerOpen.into()));

@@ -7,17 +7,18 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use ganglion_api::HomeserverError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::admission::Permit;
+use crate::admission::{Permit, Reclaim};
 use crate::handle::ModuleHandle;
 use crate::probe::Operation;
 use crate::queue::Caller;
+use crate::thread::ModuleThread;
 
 /// How many calls may wait for the permit of one call above them.
 const MAX_WAITING: usize = 256;
@@ -40,10 +41,36 @@ pub(crate) enum Held {
     /// A permit of its own.
     Own(#[expect(dead_code, reason = "held for its drop")] Permit),
     /// That of a call above.
-    Lent(
-        #[expect(dead_code, reason = "held for its drop")] Arc<Lendable>,
-        #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
-    ),
+    Lent(#[expect(dead_code, reason = "held for its drop")] Lent),
+}
+
+/// The permit of a call above, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Lent(Arc<Borrowed>);
+
+impl Lent {
+    /// The thread that the call below runs on: if it is given up, the call above has its permit back.
+    pub(crate) fn run_on(&self, thread: &ModuleThread) {
+        thread.keep(Arc::clone(&self.0) as Arc<dyn Reclaim>);
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.reclaim();
+    }
+}
+
+/// A permit with the turn to use it.
+#[derive(Debug)]
+struct Borrowed(Mutex<Option<(Arc<Lendable>, OwnedSemaphorePermit)>>);
+
+impl Reclaim for Borrowed {
+    fn reclaim(&self) {
+        let borrowed = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Not under the lock: others may be served for it.
+        drop(borrowed);
+    }
 }
 
 /// A permit that calls below may use, one at a time.
@@ -191,6 +218,32 @@ impl Lineage {
         HERE.scope(Here::Below(self), run)
     }
 
+    /// The same call, for one thing that is asked below it: what is refused there is refused for that one.
+    pub(crate) fn anew(&self) -> Self {
+        let Ancestor {
+            module,
+            operation,
+            depth,
+            caller,
+            permit,
+            above,
+            refused: _,
+        } = &*self.call;
+        let call = Ancestor {
+            module: module.clone(),
+            operation: *operation,
+            depth: *depth,
+            caller: *caller,
+            permit: Weak::clone(permit),
+            above: above.clone(),
+            refused: OnceLock::new(),
+        };
+        Self {
+            call: Arc::new(call),
+            until: self.until,
+        }
+    }
+
     /// The same for something that others wait for too, which is not over with this call.
     pub(crate) fn without_deadline(self) -> Self {
         Self { until: None, ..self }
@@ -260,11 +313,11 @@ fn written(calls: &[&Ancestor]) -> String {
 
 impl Lendable {
     /// Waits until no other call below uses the permit; `None` if too many wait already.
-    pub(crate) async fn borrow(self: Arc<Self>) -> Option<Held> {
+    pub(crate) async fn borrow(self: Arc<Self>) -> Option<Lent> {
         let waiting = Waiting::new(&self)?;
         let turn = Arc::clone(&self.turn).acquire_owned().await.ok()?;
         drop(waiting);
-        Some(Held::Lent(self, turn))
+        Some(Lent(Arc::new(Borrowed(Mutex::new(Some((self, turn)))))))
     }
 }
 
@@ -322,7 +375,7 @@ mod tests {
         drop(below);
         let below = beside.await.unwrap();
         // The call below it lends it on.
-        let mut below = Kept::Unlent(below);
+        let mut below = Kept::Unlent(Held::Lent(below));
         let deeper = below.lendable().unwrap().borrow().await.unwrap();
 
         // It is out for as long as one of them runs, though who comes now finds nobody to lend it.

@@ -14,7 +14,7 @@ use ganglion_actors::{
     Asker, CacheService, CallClass, Caller, Lineage, ModuleHandle, ModuleState, ModuleThread, TooDeep, WorkerIndex,
     WorkerListener,
 };
-use ganglion_api::{FailureKind, MatrixError, WebRequest};
+use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -72,13 +72,17 @@ impl DispatchWorkers {
 impl WorkerListener for DispatchWorkers {
     fn replaced(&self, worker: WorkerIndex, thread: &Arc<ModuleThread>) {
         let fresh = DispatchWorker::start(thread, &self.refused);
-        self.workers.rcu(|workers| {
+        let before = self.workers.rcu(|workers| {
             let mut workers = Vec::clone(workers);
             if let Some(worker) = workers.get_mut(worker.get()) {
                 *worker = fresh.clone();
             }
             workers
         });
+        // What waits there goes elsewhere, and is not kept by a thread that may be stuck for ever.
+        if let Some(before) = before.get(worker.get()) {
+            before.intake.close();
+        }
     }
 }
 
@@ -156,23 +160,27 @@ impl DispatchHandle {
             _ => return neutral(&args),
         };
         let (asker, deadline) = context.begin(self.shared.deadline);
-        if let Some(above) = asker
-            .above
-            .as_ref()
-            .filter(|above| above.depth() >= self.shared.max_depth)
-        {
-            return self.too_deep(above);
+        if let Some(above) = self.too_deep_below(&asker) {
+            self.refuse(above, C::SPEC.name);
+            return undecided();
         }
         let chain = SharedChain::new(Chain::new(route, args));
         while self.leg(&chain, &asker, deadline).await.is_continue() {}
         conclude(&chain, deadline)
     }
 
-    fn too_deep<C: Routed>(&self, above: &Lineage) -> Decision<C> {
-        let TooDeep { max_depth, cycle } = above.refuse(C::SPEC.name, self.shared.max_depth);
+    /// The call above, if nothing more may be below it.
+    fn too_deep_below<'a>(&self, asker: &'a Asker) -> Option<&'a Lineage> {
+        let above = asker.above.as_ref();
+        above.filter(|above| above.depth() >= self.shared.max_depth)
+    }
+
+    fn refuse(&self, above: &Lineage, operation: &'static str) -> TooDeep {
+        let too_deep = above.refuse(operation, self.shared.max_depth);
+        let TooDeep { max_depth, cycle } = &too_deep;
         tracing::error!(max_depth, cycle, "callbacks nest too deeply: the last one is an error");
         self.shared.too_deep.fetch_add(1, Ordering::Relaxed);
-        undecided()
+        too_deep
     }
 
     /// Lets one worker drive the chain. `Continue`: the worker was given up, and another is to go on.
@@ -258,7 +266,13 @@ impl DispatchHandle {
     /// # Cancellation
     /// As for [`ask`](Self::ask).
     pub async fn respond(&self, mounted: &MountedResource, request: WebRequest, caller: Caller) -> Served {
-        let deadline = Instant::now() + mounted.module().limits().call_timeout;
+        let context = AskContext::new().caller(caller);
+        let (asker, deadline) = context.begin(mounted.module().limits().call_timeout);
+        if let Some(above) = self.too_deep_below(&asker) {
+            let too_deep = self.refuse(above, "web_resource");
+            return Err(CallFailure::new(FailureKind::ModuleError, too_deep.to_string()));
+        }
+        let whose = (CallClass::Asking, asker.caller);
         loop {
             let worker = self.least_loaded();
             let turn = Arc::<Turn>::default();
@@ -269,13 +283,9 @@ impl DispatchHandle {
                 request: request.clone(),
                 deadline,
                 requester,
-                asker: Asker {
-                    caller,
-                    ..Asker::default()
-                },
+                asker: asker.clone(),
                 loaded,
             };
-            let whose = (CallClass::Asking, caller);
             let sent = worker.intake.send(&worker.dispatcher, whose, serve);
             let answer = async {
                 // Whichever is first: the answer does not take the way of the message.

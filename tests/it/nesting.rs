@@ -1,18 +1,18 @@
 //! Modules that cause callbacks themselves: depth, deadline and permits of calls below calls.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
 use ganglion::actors::Lineage;
 use ganglion::api::{
     CacheOptions, Cached, Denial, Homeserver, HomeserverError, JsonObject, LocalFuture, Module, ModuleApi, ModuleError,
-    SpamCheckerCallbacks, UserId, UserMayCreateRoom, Verdict,
+    NoConfig, RoomId, SpamCheckerCallbacks, UserId, UserMayCreateRoom, UserMayPublishRoom, Verdict,
 };
 use ganglion::dispatcher::{AskContext, JsonDecision};
 use ganglion::{Ganglion, registry};
 use serde_json::{Value, json};
 
-use crate::support::{config_with, with_modules};
+use crate::support::{config_with, poll_until, with_modules};
 
 const TIERS: [&str; 3] = ["inline", "actor", "thread"];
 
@@ -347,6 +347,159 @@ fn a_call_below_another_has_no_more_time_than_is_left_of_it() {
         scene.ask_in(AskContext::new().deadline(Duration::MAX), 0);
         assert!(scene.told()[0].remaining <= Duration::from_secs(19));
     }
+}
+
+/// Asks something below a call; the callback of that blocks its thread until the test lets it go.
+struct BlocksBelow {
+    api: ModuleApi<Self>,
+}
+
+static LET_GO: (Mutex<bool>, Condvar) = (Mutex::new(true), Condvar::new());
+
+fn let_go(free: bool) {
+    *LET_GO.0.lock().unwrap() = free;
+    LET_GO.1.notify_all();
+}
+
+impl Module for BlocksBelow {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        let callbacks = SpamCheckerCallbacks::new()
+            .user_may_create_room(Self::create)
+            .user_may_publish_room(Self::publish);
+        api.register_spam_checker_callbacks(callbacks)?;
+        Ok(Self { api: api.clone() })
+    }
+}
+
+impl BlocksBelow {
+    async fn create(&self, args: &UserMayCreateRoom) -> Result<Verdict, ModuleError> {
+        if args.user_id.localpart() == "1" {
+            self.api.homeserver().call("publish", json!({})).await?;
+        }
+        Ok(Verdict::Pass)
+    }
+
+    async fn publish(&self, _: &UserMayPublishRoom) -> Result<Verdict, ModuleError> {
+        drop(LET_GO.1.wait_while(LET_GO.0.lock().unwrap(), |free| !*free).unwrap());
+        Ok(Verdict::Pass)
+    }
+}
+
+/// A homeserver that asks whether a room may be published.
+struct Publishes(OnceLock<Ganglion>);
+
+impl Homeserver for Publishes {
+    fn call(&self, _: &'static str, _: Value) -> LocalFuture<'_, Result<Value, HomeserverError>> {
+        let ganglion = self.0.get().unwrap().clone();
+        Box::pin(async move {
+            let (user, room) = (UserId::parse("@1:example.com"), RoomId::parse("!r:example.com"));
+            let args = UserMayPublishRoom::new(user.unwrap(), room.unwrap());
+            Ok(json!(ganglion.ask(args).await.into_json()))
+        })
+    }
+}
+
+#[test]
+fn a_permit_that_was_lent_to_a_thread_that_is_given_up_comes_back() {
+    struct LetGo;
+    impl Drop for LetGo {
+        fn drop(&mut self) {
+            let_go(true);
+        }
+    }
+    for tier in ["inline", "actor"] {
+        let _let_go = LetGo;
+        let_go(false);
+        let module = json!([{"module": "test.BlocksBelow", "tier": tier, "max_in_flight": 1, "call_timeout": "300ms"}]);
+        let yaml = with_modules(&module.to_string()).replace("workers: 2", "workers: 3, deadline: 20s");
+        let config = config_with(&yaml, &registry().with::<BlocksBelow>("test.BlocksBelow"));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let homeserver = Arc::new(Publishes(OnceLock::new()));
+        let ganglion = runtime
+            .block_on(Ganglion::start_with(&config, Arc::clone(&homeserver) as _))
+            .unwrap();
+        let _ = homeserver.0.set(ganglion.clone());
+        runtime.block_on(ganglion.ask(create(1)));
+        let module = || ganglion.dispatch().modules()[0].snapshot();
+        poll_until(|| module().stuck_threads == 1 && module().in_flight == 0);
+        let decision = json!(runtime.block_on(ganglion.ask(create(0))).into_json());
+        assert_eq!(decision["steps"][0]["result"], "pass", "{tier} {decision}");
+        let_go(true);
+        poll_until(|| module().stuck_threads == 0);
+        assert_eq!(module().in_flight, 0, "{tier}");
+        ganglion.shutdown();
+    }
+}
+
+/// A module whose cached function asks the homeserver twice: for something that nests too deeply, and then for something
+/// that does not.
+struct AsksTwice(Cached<i64, [bool; 2]>);
+
+impl Module for AsksTwice {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        let callbacks = SpamCheckerCallbacks::new().user_may_create_room(Self::create);
+        api.register_spam_checker_callbacks(callbacks)?;
+        let own = api.clone();
+        let twice = api.cached("twice", CacheOptions::default(), async move |_: &Self, _: i64| {
+            let deep = own.homeserver().call("publish", json!({})).await;
+            let fine = own.homeserver().call("nothing", json!({})).await;
+            Ok([deep, fine].map(|answer| matches!(answer, Err(HomeserverError::NestedTooDeep { .. }))))
+        })?;
+        Ok(Self(twice))
+    }
+}
+
+impl AsksTwice {
+    async fn create(&self, _: &UserMayCreateRoom) -> Result<Verdict, ModuleError> {
+        let refused = self.0.get(1).await?;
+        Ok(if *refused == [true, false] {
+            Verdict::Deny(Denial::forbidden())
+        } else {
+            Verdict::Pass
+        })
+    }
+}
+
+/// A homeserver that asks about one method, and not about others.
+struct AsksForSome(OnceLock<Ganglion>);
+
+impl Homeserver for AsksForSome {
+    fn call(&self, method: &'static str, _: Value) -> LocalFuture<'_, Result<Value, HomeserverError>> {
+        let ganglion = self.0.get().unwrap().clone();
+        Box::pin(async move {
+            if method == "publish" {
+                ganglion.ask(create(1)).await;
+            }
+            Ok(Value::Null)
+        })
+    }
+}
+
+#[test]
+fn only_the_call_of_the_homeserver_that_nests_too_deeply_is_refused() {
+    let yaml = with_modules(r#"[{"module": "test.AsksTwice"}]"#).replace("workers: 2", "workers: 2, max_depth: 1");
+    let config = config_with(&yaml, &registry().with::<AsksTwice>("test.AsksTwice"));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let homeserver = Arc::new(AsksForSome(OnceLock::new()));
+    let ganglion = runtime
+        .block_on(Ganglion::start_with(&config, Arc::clone(&homeserver) as _))
+        .unwrap();
+    let _ = homeserver.0.set(ganglion.clone());
+    let decision = json!(runtime.block_on(ganglion.ask(create(1))).into_json());
+    assert_eq!(decision["steps"][0]["result"], "deny", "{decision}");
+    ganglion.shutdown();
 }
 
 /// What is logged about depth, in the whole process.

@@ -15,7 +15,7 @@ const TIERS: [&str; 3] = ["inline", "actor", "thread"];
 const EVENT: &str = "check_event_for_spam";
 
 /// A module `m` that misbehaves, and after it on its routes one that does not. What `m` fails with passes, but for
-/// poison input, which is denied. There is one worker.
+/// poison input, which is denied. There is one worker, if a test does not say.
 struct Scene {
     server: TestServer,
     misbehaviour: Misbehaviour,
@@ -27,19 +27,23 @@ impl Scene {
         let misbehaviour = Misbehaviour::new(misbehave).for_key("bad");
         let nothing = Misbehaviour::new(misbehave).every(0);
         // The first panic of a process takes its time, to print where it was.
-        let budget = if misbehave == Misbehave::Panic { "20s" } else { "200ms" };
+        let budget = if misbehave == Misbehave::Panic { "20s" } else { "400ms" };
         Self::with(tier, misbehaviour, nothing, &json!({"call_timeout": budget}))
     }
 
     /// It misbehaves in two ways, and has these keys.
     fn with(tier: &str, misbehaviour: Misbehaviour, other: Misbehaviour, keys: &Value) -> Self {
+        Self::on_workers(1, tier, misbehaviour, other, keys)
+    }
+
+    fn on_workers(workers: usize, tier: &str, misbehaviour: Misbehaviour, other: Misbehaviour, keys: &Value) -> Self {
         let passes = json!({"verdict": "pass"});
         let answers = json!({EVENT: passes, "should_drop_federated_event": passes});
         let mut m = canned("m", &answers);
         m["module"] = "test.M".into();
         m["tier"] = tier.into();
         m["breaker"] = json!({"mode": "disabled"});
-        m["call_timeout"] = "200ms".into();
+        m["call_timeout"] = "400ms".into();
         m["restart"] = json!({"max": 1000, "backoff": ["1ms", "2ms"]});
         m["on_failure"] = json!([{"kind": "quarantined", "then": "deny"}, {"then": "pass"}]);
         for (key, value) in keys.as_object().unwrap() {
@@ -49,7 +53,7 @@ impl Scene {
         let registry = registry()
             .misbehaving("test.Other", "ganglion.modules.Canned", other)
             .misbehaving("test.M", "test.Other", misbehaviour.clone());
-        let yaml = with_modules(&modules.to_string()).replace("workers: 2", "workers: 1");
+        let yaml = with_modules(&modules.to_string()).replace("workers: 2", &format!("workers: {workers}"));
         Self {
             server: TestServer::serve(config_with(&yaml, &registry)),
             misbehaviour,
@@ -255,6 +259,28 @@ fn calls_that_share_a_thread_with_one_that_blocks_it_are_no_poison() {
             "{tier}"
         );
         waits.calm();
+        assert_eq!(scene.ask(EVENT, "innocent", 4)["steps"][0]["result"], "pass", "{tier}");
+    }
+}
+
+#[test]
+fn a_call_that_may_not_go_on_beside_one_that_blocks_is_no_poison() {
+    for tier in ["inline", "actor"] {
+        // With two workers the module runs on one of them at a time.
+        let slow = Misbehaviour::new(Misbehave::Slow(Duration::from_millis(50))).for_key("innocent");
+        let blocks = Misbehaviour::new(Misbehave::Block).for_key("bad");
+        let scene = Scene::on_workers(2, tier, blocks, slow.clone(), &json!({}));
+        for attempt in 1..=3 {
+            let innocents = slow.misbehaved();
+            std::thread::scope(|scope| {
+                let innocent = scope.spawn(|| scene.ask(EVENT, "innocent", attempt));
+                poll_until(|| slow.misbehaved() > innocents);
+                scene.ask(EVENT, "bad", attempt);
+                innocent.join().unwrap();
+            });
+            scene.recover(attempt);
+        }
+        slow.calm();
         assert_eq!(scene.ask(EVENT, "innocent", 4)["steps"][0]["result"], "pass", "{tier}");
     }
 }
