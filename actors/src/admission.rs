@@ -22,7 +22,7 @@ use crate::thread::ModuleThread;
 const RESERVED: u32 = 4;
 
 /// Something that is held on a thread, and given back when the thread is given up.
-pub(crate) trait Reclaim: Send + Sync {
+pub trait Reclaim: Send + Sync {
     /// Gives it back. Once is enough.
     fn reclaim(&self);
 }
@@ -122,6 +122,8 @@ pub(crate) enum Refusal {
     Shed,
     /// No permit came free in time.
     Late,
+    /// Its place was taken away: it goes on elsewhere, or nobody waits for it any more.
+    Withdrawn,
 }
 
 impl Refusal {
@@ -129,7 +131,7 @@ impl Refusal {
     pub(crate) fn failure(self, absence: FailureKind) -> CallFailure {
         let overloaded = |detail: &str| CallFailure::new(FailureKind::Overloaded, Some(detail.to_owned()));
         match self {
-            Self::NotRunning => absence.into(),
+            Self::NotRunning | Self::Withdrawn => absence.into(),
             Self::Full => overloaded("its mailbox is full"),
             Self::Shed => overloaded("shed: its mailbox is full, and another call came before this one"),
             Self::Late => overloaded("no permit came free in time"),
@@ -296,8 +298,7 @@ impl Place {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Slot, Refusal>> {
         let mut granted = self.granted();
         let Some(receiver) = &mut *granted else {
-            // It was taken away.
-            return Poll::Ready(Err(Refusal::NotRunning));
+            return Poll::Ready(Err(Refusal::Withdrawn));
         };
         // It is told before it is dropped.
         let polled = Pin::new(receiver).poll(cx);
@@ -356,7 +357,7 @@ impl Admission {
     }
 
     /// A permit for a call on the ledger's thread, waited for until `until`: callers take turns, and so do the classes of
-    /// calls. A quarter of the permits is for gating calls alone.
+    /// calls. A quarter of the permits is for gating calls alone. `waits` is given the place in the queue, if it takes one.
     ///
     /// # Errors
     /// Too many wait, or none came free in time; admission is closed or the module's incarnation `retired`, at once for
@@ -371,6 +372,7 @@ impl Admission {
         caller: Caller,
         until: Instant,
         retired: &CancellationToken,
+        waits: impl FnOnce(Arc<dyn Reclaim>),
     ) -> Result<Permit, Refusal> {
         let permits = &self.0;
         if permits.closed.load(Ordering::Acquire) {
@@ -385,6 +387,7 @@ impl Admission {
         if let Some(thread) = ModuleThread::here() {
             thread.keep(Arc::clone(&place) as Arc<dyn Reclaim>);
         }
+        waits(Arc::clone(&place) as Arc<dyn Reclaim>);
         let queue = InQueue(place);
         let granted = timeout_at(until, poll_fn(|cx| queue.0.poll(cx)));
         match retired.run_until_cancelled(granted).await {
@@ -448,13 +451,13 @@ mod tests {
 
         async fn admit_for(&self, class: CallClass, caller: Caller) -> Result<Permit, Refusal> {
             let soon = Instant::now() + Duration::from_secs(1);
-            self.0.admit(&self.1, class, caller, soon, &self.2).await
+            self.0.admit(&self.1, class, caller, soon, &self.2, drop).await
         }
 
         async fn admit_on(&self, ledger: &Arc<Ledger>) -> Result<Permit, Refusal> {
             let soon = Instant::now() + Duration::from_secs(1);
             self.0
-                .admit(ledger, CallClass::Gating, Caller::Unnamed, soon, &self.2)
+                .admit(ledger, CallClass::Gating, Caller::Unnamed, soon, &self.2, drop)
                 .await
         }
     }

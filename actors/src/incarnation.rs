@@ -395,7 +395,8 @@ impl Incarnation {
         let whole = until - now >= self.module.limits().call_timeout;
         let hurried = asker.hurried && !whole;
         let course = Arc::new(Course::new(now, until, whole));
-        let (permitted, permitted_at_once) = at_once(self.permit(&ledger, W::CLASS, &asker, until)).await;
+        let permit = self.permit(&ledger, W::CLASS, &asker, until, |place| asking.waits(place));
+        let (permitted, permitted_at_once) = at_once(permit).await;
         if !permitted_at_once {
             course.spare();
         }
@@ -404,6 +405,9 @@ impl Incarnation {
             Err(refusal) => {
                 if let Some((breaker, pass)) = pass {
                     breaker.withdraw(pass);
+                }
+                if refusal == Refusal::Withdrawn {
+                    return Ok(Ended::Withdrawn);
                 }
                 return Err(refusal.failure(self.absence()));
             }
@@ -446,9 +450,10 @@ impl Incarnation {
         class: CallClass,
         asker: &Asker,
         until: Instant,
+        waits: impl FnOnce(Arc<dyn Reclaim>),
     ) -> Result<Held, Refusal> {
         let admission = self.module.admission();
-        let admitted = admission.admit(ledger, class, asker.caller, until, &self.retired);
+        let admitted = admission.admit(ledger, class, asker.caller, until, &self.retired, waits);
         let lent = asker.above.as_ref().and_then(|above| above.lent_by(&self.module));
         let Some(lent) = lent else {
             return admitted.await.map(Held::Own);
@@ -471,7 +476,7 @@ impl Incarnation {
             Either::Left((Ok(held), _)) => Ok(held),
             Either::Left((Err(_), admitted)) => admitted.await.map(Held::Own),
             Either::Right((Ok(permit), _)) => Ok(Held::Own(permit)),
-            Either::Right((Err(Refusal::NotRunning), _)) => Err(Refusal::NotRunning),
+            Either::Right((Err(refusal @ (Refusal::NotRunning | Refusal::Withdrawn)), _)) => Err(refusal),
             Either::Right((Err(_), lent)) => lent.await,
         }
     }

@@ -36,6 +36,7 @@ mod tier;
 mod watchdog;
 mod worker;
 
+pub use admission::Reclaim;
 pub use breaker::{BreakerMode, BreakerSettings, BreakerSnapshot, BreakerState, TripReason};
 pub use cache::{CacheDefaults, CacheService, CacheStatistics, InvalidationPublisher};
 pub use course::Course;

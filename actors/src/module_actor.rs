@@ -11,6 +11,7 @@ use ganglion_api::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Reclaim;
 use crate::breaker::Pass;
 use crate::course::Course;
 use crate::gate::Entrance;
@@ -37,6 +38,11 @@ pub trait Asking<T>: Clone + Send + 'static {
     /// The module's code would begin now; `course` says how it goes on. If this is false it does not, since the call was
     /// withdrawn.
     fn begin(&self, course: &Arc<Course>) -> bool;
+
+    /// The call waits for a permit, in this place. Who asked may take it away, with the call.
+    fn waits(&self, place: Arc<dyn Reclaim>) {
+        drop(place);
+    }
 
     /// The call has ended. It may be told so again, when its budget is over on this side and its thread says something
     /// later: then the first one holds.

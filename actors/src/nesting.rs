@@ -362,7 +362,7 @@ mod tests {
         let admission = Admission::new(1, 0);
         let (ledger, retired) = (admission.ledger(), CancellationToken::new());
         let until = Instant::now() + Duration::from_secs(1);
-        let permit = admission.admit(&ledger, CallClass::Gating, Caller::Unnamed, until, &retired);
+        let permit = admission.admit(&ledger, CallClass::Gating, Caller::Unnamed, until, &retired, drop);
         let mut above = Kept::Unlent(Held::Own(permit.await.unwrap()));
         let lendable = above.lendable().unwrap();
         let (weak, same) = (Arc::downgrade(&lendable), above.lendable().unwrap());

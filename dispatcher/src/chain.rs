@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ganglion_actors::Course;
+use ganglion_actors::{Course, Reclaim};
 use ganglion_api::{CallFailure, Concern, FailureKind, Then};
 use tokio::time::Instant;
 
@@ -42,6 +42,17 @@ struct Asked {
     until: Instant,
     /// How the module's code goes on, once it has begun.
     begun: Option<Arc<Course>>,
+    /// Where it waits for a permit.
+    place: Option<Arc<dyn Reclaim>>,
+}
+
+impl Asked {
+    /// It is asked again elsewhere: no permit is to come to where nobody may take it.
+    fn leave(self) {
+        if let Some(place) = self.place {
+            place.reclaim();
+        }
+    }
 }
 
 /// One question to one module.
@@ -122,6 +133,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
             at,
             until,
             begun: None,
+            place: None,
         });
         question
     }
@@ -151,6 +163,14 @@ impl<C: Routed, H: Target> Chain<C, H> {
         asked.map(|asked| asked.begun = Some(Arc::clone(course))).is_some()
     }
 
+    /// The question waits for a permit, in this place; at once no more if it was withdrawn.
+    pub fn waits(&mut self, question: Question, place: Arc<dyn Reclaim>) {
+        match self.asked.as_mut().filter(|asked| asked.question == question) {
+            Some(asked) => asked.place = Some(place),
+            None => place.reclaim(),
+        }
+    }
+
     /// The module that is being asked answered or failed. Nothing happens if the chain has gone on without it.
     pub fn answer(&mut self, question: Question, answer: Result<C::Answer, CallFailure>, now: Instant) {
         if let Some(asked) = self.asked.take_if(|asked| asked.question == question) {
@@ -166,7 +186,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
     pub fn withdraw(&mut self) -> bool {
         let begun = self.asked.as_ref().is_some_and(|asked| asked.begun.is_some());
         if !begun {
-            self.asked = None;
+            self.leave();
             self.leg += 1;
         }
         !begun
@@ -191,10 +211,16 @@ impl<C: Routed, H: Target> Chain<C, H> {
                 let question = asked.question;
                 self.overrun(question, now);
             }
-            None => self.asked = None,
+            None => self.leave(),
         }
         self.leg += 1;
         Displaced::GoOn
+    }
+
+    fn leave(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            asked.leave();
+        }
     }
 
     /// A question that is still open gets no answer in time: the module exceeded its deadline.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
-use ganglion_actors::{Asker, Asking, Course, Incarnation, ModuleThread, Worker};
+use ganglion_actors::{Asker, Asking, Course, Incarnation, ModuleThread, Reclaim, Worker};
 use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest, WebResource, WebResponse};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -74,6 +74,10 @@ impl<C: Routed> Clone for Asked<C> {
 impl<C: Routed> Asking<C::Answer> for Asked<C> {
     fn begin(&self, course: &Arc<Course>) -> bool {
         self.chain.lock().begin(self.question, course)
+    }
+
+    fn waits(&self, place: Arc<dyn Reclaim>) {
+        self.chain.lock().waits(self.question, place);
     }
 
     fn end(self, result: Result<C::Answer, CallFailure>) {

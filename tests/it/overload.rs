@@ -320,36 +320,107 @@ fn over_http_callers_are_told_apart_by_their_address() {
 }
 
 /// Blocks its worker until the test lets it go.
-struct Blocks;
+struct Blocks(Arc<Blocking>);
 
-static BLOCKED: (Mutex<Option<bool>>, Condvar) = (Mutex::new(None), Condvar::new());
+#[derive(Default)]
+struct Blocking {
+    blocks: Mutex<Option<bool>>,
+    changed: Condvar,
+}
 
-/// Lets the worker go, also after a failed test.
-struct LetGo;
+static BLOCKING: Mutex<Vec<Arc<Blocking>>> = Mutex::new(Vec::new());
 
-impl Drop for LetGo {
-    fn drop(&mut self) {
-        *BLOCKED.0.lock().unwrap() = Some(false);
-        BLOCKED.1.notify_all();
+impl Blocking {
+    fn new() -> (LetGo, usize) {
+        let mut all = BLOCKING.lock().unwrap();
+        all.push(Arc::default());
+        (LetGo(Arc::clone(&all[all.len() - 1])), all.len() - 1)
+    }
+
+    fn blocks(&self) -> bool {
+        *self.blocks.lock().unwrap() == Some(true)
     }
 }
 
-impl Module for Blocks {
-    type Config = ganglion::api::NoConfig;
+/// Lets the worker go, also after a failed test.
+struct LetGo(Arc<Blocking>);
 
-    fn new(_: Self::Config, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+impl Drop for LetGo {
+    fn drop(&mut self) {
+        *self.0.blocks.lock().unwrap() = Some(false);
+        self.0.changed.notify_all();
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct BlocksConfig {
+    blocking: usize,
+}
+
+impl Module for Blocks {
+    type Config = BlocksConfig;
+
+    fn new(config: BlocksConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
         api.register_spam_checker_callbacks(SpamCheckerCallbacks::new().user_may_publish_room(Self::block))?;
-        Ok(Self)
+        Ok(Self(Arc::clone(&BLOCKING.lock().unwrap()[config.blocking])))
     }
 }
 
 impl Blocks {
     async fn block(&self, _: &UserMayPublishRoom) -> Result<Verdict, ModuleError> {
-        let mut blocked = BLOCKED.0.lock().unwrap();
-        *blocked = Some(true);
-        drop(BLOCKED.1.wait_while(blocked, |blocked| *blocked == Some(true)).unwrap());
+        let mut blocks = self.0.blocks.lock().unwrap();
+        if blocks.is_none() {
+            *blocks = Some(true);
+            drop(
+                self.0
+                    .changed
+                    .wait_while(blocks, |blocks| *blocks == Some(true))
+                    .unwrap(),
+            );
+        }
         Ok(Verdict::Pass)
     }
+}
+
+fn publish() -> UserMayPublishRoom {
+    UserMayPublishRoom::new(user("blocks"), ganglion::api::RoomId::parse("!r:example.com").unwrap())
+}
+
+#[test]
+fn no_permit_goes_to_who_waits_on_a_worker_that_may_be_blocked() {
+    let (door, number) = Door::new();
+    let (let_go, blocking) = Blocking::new();
+    let modules = json!([
+        {"module": "test.Blocks", "call_timeout": "60s", "config": {"blocking": blocking}},
+        {"module": "test.Waits", "id": "waits", "max_in_flight": 2, "call_timeout": "60s", "config": {"door": number}},
+    ]);
+    let yaml = with_modules(&modules.to_string()).replace("workers: 2", "workers: 2, deadline: 60s");
+    let registry = registry().with::<Blocks>("test.Blocks").with::<Waits>("test.Waits");
+    let scene = Scene {
+        server: TestServer::serve(config_with(&yaml, &registry)),
+        door,
+        runtime: tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap(),
+    };
+    // Two run, one a worker or both on one, and the others wait on both.
+    let one = Caller::Unnamed;
+    let asked: Vec<_> = (0..12).map(|_| scene.create(one, "created")).collect();
+    assert_eq!(scene.under_way(), (2, 10));
+    let ganglion = scene.server.ganglion.clone();
+    let blocks = scene.runtime.spawn(async move { ganglion.ask(publish()).await });
+    poll_until(|| let_go.0.blocks());
+    // Those that wait there go elsewhere, as soon as it is seen.
+    scene.door.open();
+    poll_until(|| asked.iter().filter(|asked| asked.is_finished()).count() >= 10);
+    assert!(let_go.0.blocks());
+    drop(let_go);
+    for asked in asked {
+        assert_eq!(result(&scene.end(asked)), "pass");
+    }
+    scene.runtime.block_on(blocks).unwrap();
 }
 
 /// How many may wait for one worker.
@@ -357,8 +428,9 @@ const MOST_WAITING: usize = 8192;
 
 #[test]
 fn a_flood_for_a_worker_that_is_busy_is_bounded_and_leaves_room_for_others() {
+    let (let_go, blocking) = Blocking::new();
     let modules = json!([
-        {"module": "test.Blocks", "call_timeout": "60s"},
+        {"module": "test.Blocks", "call_timeout": "60s", "config": {"blocking": blocking}},
         {"module": "ganglion.modules.Canned", "id": "canned", "max_in_flight": 100_000,
          "config": {"answers": {"user_may_create_room": {"verdict": "pass"}}}},
     ]);
@@ -370,13 +442,11 @@ fn a_flood_for_a_worker_that_is_busy_is_bounded_and_leaves_room_for_others() {
         .build()
         .unwrap();
     let ganglion = runtime.block_on(Ganglion::start(&config)).unwrap();
-    let let_go = LetGo;
     let blocks = {
         let ganglion = ganglion.clone();
-        let room = ganglion::api::RoomId::parse("!r:example.com").unwrap();
-        runtime.spawn(async move { ganglion.ask(UserMayPublishRoom::new(user("blocks"), room)).await })
+        runtime.spawn(async move { ganglion.ask(publish()).await })
     };
-    poll_until(|| *BLOCKED.0.lock().unwrap() == Some(true));
+    poll_until(|| let_go.0.blocks());
 
     let ask = |caller, count: usize| {
         let asks = (0..count).map(|_| {
