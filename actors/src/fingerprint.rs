@@ -46,7 +46,8 @@ const OF_ARGS: [&str; 8] = [
 ///   tokens, timestamps and files are left out, and `state_events`.
 ///
 /// It takes all of the args to make one, a whole file perhaps. So it is made only after a panic or a hang, and for the
-/// calls of a callback that has strikes. The order of keys does not matter, that of arrays does. It is keyed, and means nothing in another process.
+/// calls of a callback that has strikes. The order of keys does not matter, that of arrays does. It is keyed, and means
+/// nothing in another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Fingerprint(pub(crate) u64);
 
@@ -123,7 +124,7 @@ fn hash_object(object: &Map<String, Value>, place: Place, hasher: &mut impl Hash
 #[cfg(test)]
 mod tests {
     use ganglion_api::{
-        CheckEventAllowed, CheckEventForSpam, CheckRegistrationForSpam, GetUsersForStates, JsonPath, OnCreateRoom,
+        AuthCheckers, CheckEventAllowed, CheckEventForSpam, CheckRegistrationForSpam, GetUsersForStates, JsonPath, OnCreateRoom,
         OnEventDeliveredOverFederation, OnLoggedOut, OnNewEvent, ShouldDropFederatedEvent, UserMayCreateRoom,
         UserMaySendStateEvent,
     };
@@ -203,13 +204,15 @@ mod tests {
     }
 
     #[test]
-    fn devices_tokens_timestamps_and_requests_do_not_count() {
+    fn devices_tokens_and_timestamps_do_not_count() {
         let registration = |username: &str, at: i64, ip: &str| {
             let threepid = json!({"medium": "email", "address": "a@b", "validated_at": at});
             json!({"email_threepid": threepid, "username": username, "request_info": [[null, ip]]})
         };
         let first = registration("x", 1, "192.0.2.1");
-        same::<CheckRegistrationForSpam>(&first, &registration("x", 2, "192.0.2.2"));
+        same::<CheckRegistrationForSpam>(&first, &registration("x", 2, "192.0.2.1"));
+        // It may be all that there is of a registration, and anybody chooses their user agent.
+        differ::<CheckRegistrationForSpam>(&first, &registration("x", 1, "192.0.2.2"));
         differ::<CheckRegistrationForSpam>(&first, &registration("y", 1, "192.0.2.1"));
         let out = |user: &str, device: Option<&str>, token: &str| {
             let device = json!(device);
@@ -238,6 +241,8 @@ mod tests {
         let config = |config: &Value| json!({"user_id": "@a:b", "room_config": config});
         differ::<UserMayCreateRoom>(&config(&json!({})), &config(&json!({"made_ts": 1})));
         let state = |content: &Value| json!({"user_id": "@a:b", "room_id": "!r:b", "event_type": "x", "state_key": "", "content": content});
+        let login = |token: &str| json!({"username": "a", "login_type": "x", "login_dict": {"access_token": token}});
+        differ::<AuthCheckers>(&login("x"), &login("y"));
         differ::<UserMaySendStateEvent>(&state(&json!({})), &state(&json!({"x": [{"file_id": 1}]})));
     }
 

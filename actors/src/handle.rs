@@ -16,6 +16,7 @@ use crate::gate::Gate;
 use crate::load::ModuleSpec;
 use crate::poison::Poison;
 use crate::probe::{Operation, Visit};
+use crate::said::Said;
 use crate::snapshot::{Counters, ModuleSnapshot};
 use crate::state::{ModuleCommand, ModuleState, Refused, StateCell};
 use crate::supervisor::{Explained, Lost, Order, Supervisor};
@@ -60,6 +61,7 @@ struct Shared {
     /// `None` if it has a thread of its own, or there is one worker.
     gate: Option<Gate>,
     poison: Poison,
+    said: Said,
     counters: Counters,
     stop: CancellationToken,
     stuck: Mutex<Vec<Arc<Watched>>>,
@@ -109,6 +111,7 @@ impl ModuleHandle {
                 breakers: breakers.collect(),
                 gate: Gate::new(workers).filter(|_| spec.tier != Tier::Thread),
                 poison: Poison::default(),
+                said: Said::default(),
                 counters: Counters::default(),
                 stop: CancellationToken::new(),
                 stuck: Mutex::default(),
@@ -207,6 +210,12 @@ impl ModuleHandle {
     /// Its breakers begin anew.
     pub(crate) fn reset_breakers(&self) {
         self.shared.breakers.iter().for_each(Breaker::reset);
+    }
+
+    /// Whether a failure of this kind is to be logged now; if so, how many of its kind were not since the last that was.
+    #[must_use]
+    pub fn says(&self, kind: FailureKind) -> Option<u64> {
+        self.shared.said.say(kind)
     }
 
     /// The args that bypass it.

@@ -28,6 +28,7 @@ mod poison;
 mod probe;
 mod queue;
 mod restart;
+mod said;
 mod snapshot;
 mod state;
 mod supervisor;

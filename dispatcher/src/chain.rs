@@ -328,7 +328,9 @@ impl<C: Routed, H: Target> Chain<C, H> {
         subscription.incarnation.policy_used(kind, then);
         let detail = detail.map(shortened);
         let (module, callback, reason) = (&*subscription.id, C::SPEC.name, detail.as_deref().unwrap_or_default());
-        tracing::warn!(module, callback, %kind, reason, policy = then.as_str(), "module gave no answer");
+        if let Some(unsaid) = subscription.incarnation.says(kind) {
+            tracing::warn!(module, callback, %kind, reason, policy = then.as_str(), unsaid, "module gave no answer");
+        }
         self.push(result, duration, detail, Some(then));
         match Effect::of(then, C::SPEC.on_failure) {
             Effect::Pass => self.progress = Progress::Open(state),

@@ -20,6 +20,12 @@ pub trait Target {
         let _ = (kind, then);
     }
 
+    /// Whether a failure of this kind is to be logged now; if so, how many of its kind were not since the last that was.
+    fn says(&self, kind: FailureKind) -> Option<u64> {
+        let _ = kind;
+        Some(0)
+    }
+
     /// These args made the module panic or hang.
     fn harmed<C: Callback>(&self, args: &C, cause: FailureKind) {
         let _ = (args, cause);
@@ -32,6 +38,10 @@ impl Target for () {}
 impl Target for Arc<Incarnation> {
     fn policy_used(&self, kind: FailureKind, then: Then) {
         self.module().policy_used(kind, then);
+    }
+
+    fn says(&self, kind: FailureKind) -> Option<u64> {
+        self.module().says(kind)
     }
 
     fn harmed<C: Callback>(&self, args: &C, cause: FailureKind) {

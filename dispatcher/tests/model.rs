@@ -238,7 +238,8 @@ struct Run<'a> {
     args: &'a Value,
     server_name: &'a str,
     replies: &'a [Reply],
-    rules: &'a [FailureRule],
+    /// The module's and the global ones.
+    rules: (&'a [FailureRule], &'a [FailureRule]),
     displaced: &'a [Option<Displacement>],
     expire_at: usize,
     got: Option<Expected>,
@@ -251,7 +252,7 @@ impl Run<'_> {
         }
         let subscriptions = self.replies.iter().enumerate().map(|(index, _)| Subscription {
             id: Arc::from(index.to_string()),
-            policy: Policy::resolve(self.rules, &[], &C::SPEC),
+            policy: Policy::resolve(self.rules.0, self.rules.1, &C::SPEC),
             subscriber: Arc::new(Stub) as Arc<dyn Subscriber<C>>,
             incarnation: (),
         });
@@ -383,6 +384,8 @@ struct Case {
     server_name: &'static str,
     replies: Vec<Reply>,
     rules: Vec<FailureRule>,
+    /// How many of them are the module's own.
+    own_rules: usize,
     displaced: Vec<Option<Displacement>>,
     expire_at: usize,
 }
@@ -401,18 +404,22 @@ fn case() -> impl Strategy<Value = Case> {
             proptest::sample::select(vec!["b", "c"]),
             proptest::collection::vec(reply(answers), 0..6),
             rules(spec),
+            0_usize..4,
             proptest::collection::vec(proptest::option::weighted(0.2, displacement), 6),
             0_usize..12,
         )
-            .prop_map(move |(server_name, replies, rules, displaced, expire_at)| Case {
-                name,
-                args: args.clone(),
-                server_name,
-                replies,
-                rules,
-                displaced,
-                expire_at,
-            })
+            .prop_map(
+                move |(server_name, replies, rules, own_rules, displaced, expire_at)| Case {
+                    name,
+                    args: args.clone(),
+                    server_name,
+                    replies,
+                    own_rules: own_rules.min(rules.len()),
+                    rules,
+                    displaced,
+                    expire_at,
+                },
+            )
     })
 }
 
@@ -427,7 +434,7 @@ proptest! {
             args: &case.args,
             server_name: case.server_name,
             replies: &case.replies,
-            rules: &case.rules,
+            rules: case.rules.split_at(case.own_rules),
             displaced: &case.displaced,
             expire_at: case.expire_at,
             got: None,
