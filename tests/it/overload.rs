@@ -331,7 +331,7 @@ struct Blocking {
 static BLOCKING: Mutex<Vec<Arc<Blocking>>> = Mutex::new(Vec::new());
 
 impl Blocking {
-    fn new() -> (LetGo, usize) {
+    fn begin() -> (LetGo, usize) {
         let mut all = BLOCKING.lock().unwrap();
         all.push(Arc::default());
         (LetGo(Arc::clone(&all[all.len() - 1])), all.len() - 1)
@@ -389,7 +389,7 @@ fn publish() -> UserMayPublishRoom {
 #[test]
 fn no_permit_goes_to_who_waits_on_a_worker_that_may_be_blocked() {
     let (door, number) = Door::new();
-    let (let_go, blocking) = Blocking::new();
+    let (let_go, blocking) = Blocking::begin();
     let modules = json!([
         {"module": "test.Blocks", "call_timeout": "60s", "config": {"blocking": blocking}},
         {"module": "test.Waits", "id": "waits", "max_in_flight": 2, "call_timeout": "60s", "config": {"door": number}},
@@ -428,7 +428,7 @@ const MOST_WAITING: usize = 8192;
 
 #[test]
 fn a_flood_for_a_worker_that_is_busy_is_bounded_and_leaves_room_for_others() {
-    let (let_go, blocking) = Blocking::new();
+    let (let_go, blocking) = Blocking::begin();
     let modules = json!([
         {"module": "test.Blocks", "call_timeout": "60s", "config": {"blocking": blocking}},
         {"module": "ganglion.modules.Canned", "id": "canned", "max_in_flight": 100_000,
