@@ -89,16 +89,16 @@ impl Ganglion {
     ///
     /// # Cancellation
     /// Dropping the future withdraws a call that no worker has begun; one that was begun runs to its end.
-    pub async fn ask<C: Routed>(&self, args: C) -> Decision<C> {
-        self.handle.ask(args).await
+    pub fn ask<C: Routed>(&self, args: C) -> impl Future<Output = Decision<C>> + Send {
+        self.handle.ask(args)
     }
 
     /// Asks for a caller, until a deadline, or below a call of a module. See [`AskContext`].
     ///
     /// # Cancellation
     /// As for [`ask`](Self::ask).
-    pub async fn ask_in<C: Routed>(&self, context: AskContext, args: C) -> Decision<C> {
-        self.handle.ask_in(context, args).await
+    pub fn ask_in<C: Routed>(&self, context: AskContext, args: C) -> impl Future<Output = Decision<C>> + Send {
+        self.handle.ask_in(context, args)
     }
 
     /// Asks by a callback's name, with arguments and decision as JSON.

@@ -124,9 +124,9 @@ fn hash_object(object: &Map<String, Value>, place: Place, hasher: &mut impl Hash
 #[cfg(test)]
 mod tests {
     use ganglion_api::{
-        AuthCheckers, CheckEventAllowed, CheckEventForSpam, CheckRegistrationForSpam, GetUsersForStates, JsonPath, OnCreateRoom,
-        OnEventDeliveredOverFederation, OnLoggedOut, OnNewEvent, ShouldDropFederatedEvent, UserMayCreateRoom,
-        UserMaySendStateEvent,
+        AuthCheckers, CheckEventAllowed, CheckEventForSpam, CheckRegistrationForSpam, GetUsersForStates, JsonPath,
+        OnCreateRoom, OnEventDeliveredOverFederation, OnLoggedOut, OnNewEvent, ShouldDropFederatedEvent,
+        UserMayCreateRoom, UserMaySendStateEvent,
     };
     use proptest::prelude::*;
     use serde_json::json;

@@ -26,7 +26,7 @@ use crate::dispatcher::{Dispatch, Dispatcher, Requester, Serve, Served, SharedCh
 use crate::fold::Routed;
 use crate::intake::Intake;
 use crate::resources::{MountedResource, ResourceTable};
-use crate::route::RoutingTable;
+use crate::route::{Route, RoutingTable};
 use crate::routing::Routing;
 
 /// A worker as its callers see it.
@@ -148,8 +148,8 @@ impl DispatchHandle {
     ///
     /// # Panics
     /// Outside of a tokio runtime with a timer.
-    pub async fn ask<C: Routed>(&self, args: C) -> Decision<C> {
-        self.ask_in(AskContext::new(), args).await
+    pub fn ask<C: Routed>(&self, args: C) -> impl Future<Output = Decision<C>> + Send {
+        self.ask_in(AskContext::new(), args)
     }
 
     /// Asks for a caller, until a deadline or below a call of a module; otherwise like [`ask`](Self::ask). Below too many
@@ -159,6 +159,11 @@ impl DispatchHandle {
             Some(route) if !route.subscriptions().is_empty() => Arc::clone(route),
             _ => return neutral(&args),
         };
+        // Apart, so that a question that nobody subscribed to is a small future.
+        Box::pin(self.ask_route(route, context, args)).await
+    }
+
+    async fn ask_route<C: Routed>(&self, route: Arc<Route<C>>, context: AskContext, args: C) -> Decision<C> {
         let (asker, deadline) = context.begin(self.shared.deadline);
         if let Some(above) = self.too_deep_below(&asker) {
             self.refuse(above, C::SPEC.name);
