@@ -154,8 +154,8 @@ impl Frame {
                 caller: self.asker.caller,
                 permit: lendable.map_or_else(Weak::new, |lendable| Arc::downgrade(&lendable)),
                 above,
-                refused: OnceLock::new(),
             }),
+            refused: Arc::default(),
         }
     }
 }
@@ -169,7 +169,6 @@ struct Ancestor {
     /// Weak: it goes back with the call, whatever is still below it.
     permit: Weak<Lendable>,
     above: Option<Arc<Ancestor>>,
-    refused: OnceLock<TooDeep>,
 }
 
 /// Callbacks nest too deeply. It names them, from the first to the one that was refused.
@@ -194,6 +193,7 @@ impl From<TooDeep> for HomeserverError {
 pub struct Lineage {
     call: Arc<Ancestor>,
     until: Option<Instant>,
+    refused: Arc<OnceLock<TooDeep>>,
 }
 
 impl fmt::Debug for Lineage {
@@ -220,27 +220,9 @@ impl Lineage {
 
     /// The same call, for one thing that is asked below it: what is refused there is refused for that one.
     pub(crate) fn anew(&self) -> Self {
-        let Ancestor {
-            module,
-            operation,
-            depth,
-            caller,
-            permit,
-            above,
-            refused: _,
-        } = &*self.call;
-        let call = Ancestor {
-            module: module.clone(),
-            operation: *operation,
-            depth: *depth,
-            caller: *caller,
-            permit: Weak::clone(permit),
-            above: above.clone(),
-            refused: OnceLock::new(),
-        };
         Self {
-            call: Arc::new(call),
-            until: self.until,
+            refused: Arc::default(),
+            ..self.clone()
         }
     }
 
@@ -277,13 +259,13 @@ impl Lineage {
             max_depth,
             cycle: written(cycle) + " > " + callback,
         };
-        let _ = self.call.refused.set(too_deep.clone());
+        let _ = self.refused.set(too_deep.clone());
         too_deep
     }
 
     /// What was refused below this call.
     pub(crate) fn refused(&self) -> Option<&TooDeep> {
-        self.call.refused.get()
+        self.refused.get()
     }
 
     /// From this call to the first.
