@@ -9,7 +9,7 @@ use ganglion::actors::ModuleState;
 use ganglion::api::{JsonObject, RoomId, UserId, UserMayCreateRoom, UserMayPublishRoom};
 use serde_json::json;
 
-use crate::support::{TestServer, canned, poll_until, with_modules};
+use crate::support::{TestServer, canned, poll_until, runtime, with_modules};
 
 /// The module that is told what to do. The system cuts the names of its threads to fifteen bytes.
 const ID: &str = "rapid-1";
@@ -58,11 +58,7 @@ fn ten_thousand_commands_under_load_lose_no_call_and_leak_no_thread() {
         canned("healthy", &json!({"user_may_create_room": {"verdict": "deny"}}))
     ]);
     let server = TestServer::start(&with_modules(&modules.to_string()));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let done = Arc::new(AtomicBool::new(false));
     let asks: Vec<_> = (0..4)
         .map(|_| runtime.spawn(ask(server.ganglion.clone(), Arc::clone(&done))))

@@ -9,10 +9,11 @@ use ganglion::api::{
     NoConfig, RoomId, SpamCheckerCallbacks, UserId, UserMayCreateRoom, UserMayPublishRoom, Verdict,
 };
 use ganglion::dispatcher::{AskContext, JsonDecision};
-use ganglion::{Ganglion, registry};
+use ganglion::{Config, Ganglion, registry};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
-use crate::support::{config_with, poll_until, with_modules};
+use crate::support::{config_with, poll_until, runtime, with_modules};
 
 const TIERS: [&str; 3] = ["inline", "actor", "thread"];
 
@@ -27,10 +28,33 @@ enum Way {
     Forgotten,
 }
 
-/// A homeserver that asks whether `@n:example.com` may create a room when a module sends an event as that user.
-struct Echo {
-    way: Way,
+type Answer = LocalFuture<'static, Result<Value, HomeserverError>>;
+
+/// A homeserver that answers with a function, which is given the Ganglion that it is connected to.
+struct Connected<F> {
     ganglion: OnceLock<Ganglion>,
+    answer: F,
+}
+
+impl<F: Fn(Ganglion, &'static str, Value) -> Answer + Send + Sync> Homeserver for Connected<F> {
+    fn call(&self, method: &'static str, arguments: Value) -> LocalFuture<'_, Result<Value, HomeserverError>> {
+        (self.answer)(self.ganglion.get().unwrap().clone(), method, arguments)
+    }
+}
+
+/// Starts the modules, connected to a homeserver.
+fn start<F>(runtime: &Runtime, config: &Config, answer: F) -> Ganglion
+where
+    F: Fn(Ganglion, &'static str, Value) -> Answer + Send + Sync + 'static,
+{
+    let homeserver = Arc::new(Connected {
+        ganglion: OnceLock::new(),
+        answer,
+    });
+    let started = Ganglion::start_with(config, Arc::clone(&homeserver) as _);
+    let ganglion = runtime.block_on(started).unwrap();
+    let _ = homeserver.ganglion.set(ganglion.clone());
+    ganglion
 }
 
 fn create(n: i64) -> UserMayCreateRoom {
@@ -38,9 +62,10 @@ fn create(n: i64) -> UserMayCreateRoom {
     UserMayCreateRoom::new(user, JsonObject::new())
 }
 
-impl Homeserver for Echo {
-    fn call(&self, _: &'static str, arguments: Value) -> LocalFuture<'_, Result<Value, HomeserverError>> {
-        let (ganglion, lineage) = (self.ganglion.get().unwrap().clone(), Lineage::here());
+/// A homeserver that asks whether `@n:example.com` may create a room when a module sends an event as that user.
+fn echo(way: Way) -> impl Fn(Ganglion, &'static str, Value) -> Answer + Send + Sync {
+    move |ganglion, _, arguments| {
+        let lineage = Lineage::here();
         Box::pin(async move {
             let ask = async move |context| {
                 let args = create(arguments["n"].as_i64().unwrap());
@@ -49,7 +74,7 @@ impl Homeserver for Echo {
                 assert_eq!(ganglion.dispatch().modules()[0].snapshot().in_flight, 1);
                 json!(decision.into_json())
             };
-            Ok(match self.way {
+            Ok(match way {
                 Way::SameTask => ask(AskContext::new()).await,
                 Way::OtherTask => {
                     let context = AskContext::new().below(lineage.unwrap());
@@ -159,7 +184,7 @@ impl Module for Sends {
 struct Scene {
     ganglion: Ganglion,
     tells: usize,
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
 }
 
 impl Scene {
@@ -188,19 +213,8 @@ impl Scene {
         let yaml =
             with_modules(&json!([module]).to_string()).replace("workers: 2", &format!("deadline: 20s, {dispatch}"));
         let config = config_with(&yaml, &registry().with::<Sends>("test.Sends"));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        let homeserver = Arc::new(Echo {
-            way,
-            ganglion: OnceLock::new(),
-        });
-        let ganglion = runtime
-            .block_on(Ganglion::start_with(&config, Arc::clone(&homeserver) as _))
-            .unwrap();
-        let _ = homeserver.ganglion.set(ganglion.clone());
+        let runtime = runtime();
+        let ganglion = start(&runtime, &config, echo(way));
         Self {
             ganglion,
             tells,
@@ -312,19 +326,12 @@ fn the_refused_callback_is_the_constant_error_without_steps() {
     let scene = Scene::with(Way::SameTask, &json!({}), "workers: 2, max_depth: 1");
     // A lineage that is one deep, taken from a call.
     static TAKEN: Mutex<Option<Lineage>> = Mutex::new(None);
-    struct Takes;
-    impl Homeserver for Takes {
-        fn call(&self, _: &'static str, _: Value) -> LocalFuture<'_, Result<Value, HomeserverError>> {
-            *TAKEN.lock().unwrap() = Lineage::here();
-            Box::pin(std::future::ready(Ok(json!({}))))
-        }
-    }
     let yaml = with_modules(&json!([{"module": "test.Sends", "config": {"tells": scene.tells}}]).to_string());
     let config = config_with(&yaml, &registry().with::<Sends>("test.Sends"));
-    let takes = scene
-        .runtime
-        .block_on(Ganglion::start_with(&config, Arc::new(Takes)))
-        .unwrap();
+    let takes = start(&scene.runtime, &config, |_, _, _| {
+        *TAKEN.lock().unwrap() = Lineage::here();
+        Box::pin(std::future::ready(Ok(json!({}))))
+    });
     scene.runtime.block_on(takes.ask(create(1)));
     let lineage = TAKEN.lock().unwrap().take().unwrap();
     assert_eq!(lineage.depth(), 1);
@@ -387,20 +394,6 @@ impl BlocksBelow {
     }
 }
 
-/// A homeserver that asks whether a room may be published.
-struct Publishes(OnceLock<Ganglion>);
-
-impl Homeserver for Publishes {
-    fn call(&self, _: &'static str, _: Value) -> LocalFuture<'_, Result<Value, HomeserverError>> {
-        let ganglion = self.0.get().unwrap().clone();
-        Box::pin(async move {
-            let (user, room) = (UserId::parse("@1:example.com"), RoomId::parse("!r:example.com"));
-            let args = UserMayPublishRoom::new(user.unwrap(), room.unwrap());
-            Ok(json!(ganglion.ask(args).await.into_json()))
-        })
-    }
-}
-
 #[test]
 fn a_permit_that_was_lent_to_a_thread_that_is_given_up_comes_back() {
     struct LetGo;
@@ -415,16 +408,12 @@ fn a_permit_that_was_lent_to_a_thread_that_is_given_up_comes_back() {
         let module = json!([{"module": "test.BlocksBelow", "tier": tier, "max_in_flight": 1, "call_timeout": "300ms"}]);
         let yaml = with_modules(&module.to_string()).replace("workers: 2", "workers: 3, deadline: 20s");
         let config = config_with(&yaml, &registry().with::<BlocksBelow>("test.BlocksBelow"));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        let homeserver = Arc::new(Publishes(OnceLock::new()));
-        let ganglion = runtime
-            .block_on(Ganglion::start_with(&config, Arc::clone(&homeserver) as _))
-            .unwrap();
-        let _ = homeserver.0.set(ganglion.clone());
+        let runtime = runtime();
+        let ganglion = start(&runtime, &config, |ganglion, _, _| {
+            let (user, room) = (UserId::parse("@1:example.com"), RoomId::parse("!r:example.com"));
+            let args = UserMayPublishRoom::new(user.unwrap(), room.unwrap());
+            Box::pin(async move { Ok(json!(ganglion.ask(args).await.into_json())) })
+        });
         runtime.block_on(ganglion.ask(create(1)));
         let module = || ganglion.dispatch().modules()[0].snapshot();
         poll_until(|| module().stuck_threads == 1 && module().in_flight == 0);
@@ -468,35 +457,19 @@ impl AsksTwice {
     }
 }
 
-/// A homeserver that asks about one method, and not about others.
-struct AsksForSome(OnceLock<Ganglion>);
-
-impl Homeserver for AsksForSome {
-    fn call(&self, method: &'static str, _: Value) -> LocalFuture<'_, Result<Value, HomeserverError>> {
-        let ganglion = self.0.get().unwrap().clone();
+#[test]
+fn only_the_call_of_the_homeserver_that_nests_too_deeply_is_refused() {
+    let yaml = with_modules(r#"[{"module": "test.AsksTwice"}]"#).replace("workers: 2", "workers: 2, max_depth: 1");
+    let config = config_with(&yaml, &registry().with::<AsksTwice>("test.AsksTwice"));
+    let runtime = runtime();
+    let ganglion = start(&runtime, &config, |ganglion, method, _| {
         Box::pin(async move {
             if method == "publish" {
                 ganglion.ask(create(1)).await;
             }
             Ok(Value::Null)
         })
-    }
-}
-
-#[test]
-fn only_the_call_of_the_homeserver_that_nests_too_deeply_is_refused() {
-    let yaml = with_modules(r#"[{"module": "test.AsksTwice"}]"#).replace("workers: 2", "workers: 2, max_depth: 1");
-    let config = config_with(&yaml, &registry().with::<AsksTwice>("test.AsksTwice"));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let homeserver = Arc::new(AsksForSome(OnceLock::new()));
-    let ganglion = runtime
-        .block_on(Ganglion::start_with(&config, Arc::clone(&homeserver) as _))
-        .unwrap();
-    let _ = homeserver.0.set(ganglion.clone());
+    });
     let decision = json!(runtime.block_on(ganglion.ask(create(1))).into_json());
     assert_eq!(decision["steps"][0]["result"], "deny", "{decision}");
     ganglion.shutdown();

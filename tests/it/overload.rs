@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::support::{TestServer, config_with, poll_until, request, with_modules};
+use crate::support::{TestServer, config_with, poll_until, request, runtime, with_modules};
 
 /// A door that calls wait at, and who came to it.
 #[derive(Clone)]
@@ -98,19 +98,21 @@ struct Scene {
 
 impl Scene {
     fn new(max_in_flight: usize, mailbox: usize) -> Self {
+        Self::beside(max_in_flight, mailbox, &[])
+    }
+
+    /// With these modules before it.
+    fn beside(max_in_flight: usize, mailbox: usize, others: &[Value]) -> Self {
         let (door, number) = Door::new();
         let module = json!({"module": "test.Waits", "id": "waits", "max_in_flight": max_in_flight, "mailbox": mailbox,
             "call_timeout": "60s", "config": {"door": number}});
-        let yaml = with_modules(&json!([module]).to_string()).replace("workers: 2", "workers: 2, deadline: 60s");
-        let registry = registry().with::<Waits>("test.Waits");
+        let modules = [others, &[module]].concat();
+        let yaml = with_modules(&json!(modules).to_string()).replace("workers: 2", "workers: 2, deadline: 60s");
+        let registry = registry().with::<Waits>("test.Waits").with::<Blocks>("test.Blocks");
         Self {
             server: TestServer::serve(config_with(&yaml, &registry)),
             door,
-            runtime: tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .unwrap(),
+            runtime: runtime(),
         }
     }
 
@@ -272,11 +274,7 @@ fn who_waited_for_most_of_its_budget_says_nothing_about_the_health_of_a_module()
         "breaker": {"minimum": 2, "window": 10},
         "config": {"delay": "1s", "answers": {"user_may_create_room": {"verdict": "pass"}}}}]);
     let server = TestServer::start(&with_modules(&modules.to_string()));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     // Each time the first is answered, and the second gets its permit when too little is left.
     for _ in 0..2 {
         let args = || UserMayCreateRoom::new(user("bob"), JsonObject::new());
@@ -388,23 +386,9 @@ fn publish() -> UserMayPublishRoom {
 
 #[test]
 fn no_permit_goes_to_who_waits_on_a_worker_that_may_be_blocked() {
-    let (door, number) = Door::new();
     let (let_go, blocking) = Blocking::begin();
-    let modules = json!([
-        {"module": "test.Blocks", "call_timeout": "60s", "config": {"blocking": blocking}},
-        {"module": "test.Waits", "id": "waits", "max_in_flight": 2, "call_timeout": "60s", "config": {"door": number}},
-    ]);
-    let yaml = with_modules(&modules.to_string()).replace("workers: 2", "workers: 2, deadline: 60s");
-    let registry = registry().with::<Blocks>("test.Blocks").with::<Waits>("test.Waits");
-    let scene = Scene {
-        server: TestServer::serve(config_with(&yaml, &registry)),
-        door,
-        runtime: tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap(),
-    };
+    let blocks = json!({"module": "test.Blocks", "call_timeout": "60s", "config": {"blocking": blocking}});
+    let scene = Scene::beside(2, 1024, &[blocks]);
     // Two run, one a worker or both on one, and the others wait on both.
     let one = Caller::Unnamed;
     let asked: Vec<_> = (0..12).map(|_| scene.create(one, "created")).collect();
@@ -436,11 +420,7 @@ fn a_flood_for_a_worker_that_is_busy_is_bounded_and_leaves_room_for_others() {
     ]);
     let yaml = with_modules(&modules.to_string()).replace("workers: 2", "workers: 1, deadline: 60s");
     let config = config_with(&yaml, &registry().with::<Blocks>("test.Blocks"));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let ganglion = runtime.block_on(Ganglion::start(&config)).unwrap();
     let blocks = {
         let ganglion = ganglion.clone();

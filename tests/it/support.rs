@@ -17,6 +17,12 @@ pub(crate) fn config(yaml: &str) -> Config {
     config_with(yaml, &registry())
 }
 
+/// A runtime like that of a program that embeds Ganglion.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap()
+}
+
 /// Reads a config with these modules.
 pub(crate) fn config_with(yaml: &str, registry: &api::Registry) -> Config {
     Config::from_yaml(yaml, "ganglion.yaml", registry).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"))
