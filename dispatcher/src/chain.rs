@@ -329,6 +329,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
         let detail = detail.map(shortened);
         let (module, callback, reason) = (&*subscription.id, C::SPEC.name, detail.as_deref().unwrap_or_default());
         if let Some(unsaid) = subscription.incarnation.says(kind) {
+            let unsaid = Some(unsaid).filter(|unsaid| *unsaid > 0);
             tracing::warn!(module, callback, %kind, reason, policy = then.as_str(), unsaid, "module gave no answer");
         }
         self.push(result, duration, detail, Some(then));
