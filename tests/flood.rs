@@ -22,10 +22,10 @@ static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 const CALLS: usize = 1_000_000;
 
-/// The flood may take this much at its peak, in bytes: what a thousand calls in the module's mailbox and 16 384 on their
-/// way to two workers take, their futures on the caller's side among it. Without bounds each call is a few KiB, which
-/// makes some GiB.
-const BOUND: usize = 64 << 20;
+/// The flood may take this much at its peak, in bytes: twice what a thousand calls in the module's mailbox and 16 384 on
+/// their way to two workers take, their futures on the caller's side among it. Without bounds a million calls take more
+/// than 3 GiB.
+const BOUND: usize = 128 << 20;
 
 const CONFIG: &str = "
 server_name: example.com
