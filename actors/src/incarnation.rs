@@ -1,28 +1,26 @@
-//! One life of a module, from its constructor to its next restart: the way of a call to it, by tier.
+//! One life of a module, from its constructor to its next restart.
+
+mod call;
+mod worker;
 
 use std::any::Any;
-use std::cell::RefCell;
 use std::fmt;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use actix::{Actor as _, Addr, MailboxError};
-use futures_util::future::{Either, select};
-use ganglion_api::{CallFailure, Callback, FailureKind, MatrixError, Subscriber, WebRequest, WebResource, WebResponse};
-use tokio::time::{Instant, timeout_at};
+use actix::{Actor as _, Addr};
+use ganglion_api::{CallFailure, Callback, FailureKind};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Ledger, Reclaim, Refusal};
+pub use self::call::Budget;
+pub use self::worker::Worker;
+use crate::admission::{Ledger, Reclaim};
 use crate::background::Pace;
-use crate::breaker::{Judged, Pass};
-use crate::course::{Course, at_once};
+use crate::breaker::Pass;
 use crate::gate::Entrance;
 use crate::handle::ModuleHandle;
-use crate::module_actor::{Asking, Call, Ended, Invoke, ModuleActor, Respond, Work};
-use crate::nesting::{Asker, Held};
+use crate::module_actor::ModuleActor;
 use crate::probe::{Operation, Site};
-use crate::queue::CallClass;
 use crate::state::ModuleState;
 use crate::supervisor::Lost;
 use crate::thread::ModuleThread;
@@ -43,21 +41,6 @@ enum Place {
     },
     /// Nowhere: it keeps the place of a module that is not there.
     Vacant,
-}
-
-/// The time that one call has, from the moment that it is made.
-#[derive(Debug, Clone, Copy)]
-pub struct Budget {
-    now: Instant,
-    until: Instant,
-}
-
-impl Budget {
-    /// Its end.
-    #[must_use]
-    pub fn until(self) -> Instant {
-        self.until
-    }
 }
 
 /// One life of a module.
@@ -290,13 +273,6 @@ impl Incarnation {
         }
     }
 
-    /// The budget of a call that is made now, in a chain with this deadline.
-    #[must_use]
-    pub fn budget(&self, now: Instant, deadline: Instant) -> Budget {
-        let until = deadline.min(now + self.module.limits().call_timeout);
-        Budget { now, until }
-    }
-
     /// These args made the module panic, or hang for its whole budget. The third time they are poison: they bypass it.
     pub fn harmed<C: Callback>(&self, args: &C, cause: FailureKind) {
         if let Some(panics) = self.module.poison().strike(args, cause) {
@@ -305,215 +281,6 @@ impl Incarnation {
             // It was restarted for them, and will not be any more.
             self.module.explained(panics);
         }
-    }
-
-    /// Asks a subscriber of the module, until its budget runs out. `asking` is told how that ended: with an
-    /// answer, or with a failure, see [`FailureKind`]. Args that are poison bypass the module, as `quarantined`.
-    ///
-    /// # Cancellation
-    /// A call that waits is withdrawn; one that runs goes on to its end or its budget, but for the tier `inline`.
-    pub async fn call<C: Callback>(
-        &self,
-        worker: &Worker,
-        subscriber: Arc<dyn Subscriber<C>>,
-        args: Arc<C>,
-        budget: Budget,
-        asker: Asker,
-        asking: impl Asking<C::Answer>,
-    ) {
-        if let Some(why) = self.module.poison().bypasses(&*args) {
-            self.module.counters().count(Some(FailureKind::Quarantined));
-            return asking.end(Err(CallFailure::new(FailureKind::Quarantined, why)));
-        }
-        let work = Invoke { subscriber, args };
-        self.admit(worker, Operation::callback::<C>(), work, budget, asker, asking)
-            .await;
-    }
-
-    /// Lets a web resource of the module answer a request, until its budget runs out; else as [`call`](Self::call). A Matrix
-    /// error is an answer.
-    pub async fn respond(
-        &self,
-        worker: &Worker,
-        resource: Arc<dyn WebResource>,
-        request: WebRequest,
-        budget: Budget,
-        asker: Asker,
-        asking: impl Asking<Result<WebResponse, MatrixError>>,
-    ) {
-        let work = Respond { resource, request };
-        self.admit(worker, Operation::WEB_RESOURCE, work, budget, asker, asking)
-            .await;
-    }
-
-    async fn admit<W: Work, A: Asking<W::Output>>(
-        &self,
-        worker: &Worker,
-        operation: Operation,
-        work: W,
-        budget: Budget,
-        asker: Asker,
-        asking: A,
-    ) {
-        let counters = self.module.counters();
-        match self.send(worker, operation, work, budget, asker, asking.clone()).await {
-            Ok(Ended::Answered) => counters.count(None),
-            Ok(Ended::Failed { kind, .. }) => counters.count(Some(kind)),
-            Ok(Ended::Refused) => counters.count(Some(FailureKind::BreakerOpen)),
-            Ok(Ended::Withdrawn) => {}
-            Err(failure) => {
-                counters.count(Some(failure.kind));
-                asking.end(Err(failure));
-            }
-        }
-    }
-
-    /// Breaker, permit, then the tier.
-    ///
-    /// # Errors
-    /// The module's code was not reached, or says nothing in time: who asked was not told.
-    async fn send<W: Work, A: Asking<W::Output>>(
-        &self,
-        worker: &Worker,
-        operation: Operation,
-        work: W,
-        budget: Budget,
-        asker: Asker,
-        asking: A,
-    ) -> Result<Ended, CallFailure> {
-        if !self.live.load(Ordering::Acquire) {
-            return Err(self.absence().into());
-        }
-        let Budget { now, until } = budget;
-        let breaker = self.module.breaker(operation);
-        let pass = match breaker.map(|breaker| (breaker, breaker.admit(now))) {
-            Some((_, None)) => return Err(FailureKind::BreakerOpen.into()),
-            Some((breaker, Some(pass))) => Some((breaker, pass)),
-            None => None,
-        };
-        let (replica, ledger) = worker.part(self);
-        let whole = until - now >= self.module.limits().call_timeout;
-        let hurried = asker.hurried && !whole;
-        let course = Arc::new(Course::new(now, until, whole));
-        let permit = self.permit(&ledger, W::CLASS, &asker, until, |place| asking.waits(place));
-        let (permitted, permitted_at_once) = at_once(permit).await;
-        if !permitted_at_once {
-            course.spare();
-        }
-        let permit = match permitted {
-            Ok(permit) => permit,
-            Err(refusal) => {
-                if let Some((breaker, pass)) = pass {
-                    breaker.withdraw(pass);
-                }
-                if refusal == Refusal::Withdrawn {
-                    return Ok(Ended::Withdrawn);
-                }
-                return Err(refusal.failure(self.absence()));
-            }
-        };
-        let call = Call {
-            operation,
-            pass: pass.map(|(_, pass)| pass),
-            work,
-            asking,
-            course,
-            until,
-            asker,
-            permit,
-        };
-        let begun = Instant::now();
-        let result = self.run(replica, call).await;
-        if let Some((breaker, pass)) = pass {
-            let ended = Instant::now();
-            let took = ended.saturating_duration_since(begun);
-            // Else others had the time that it lacked.
-            let had_time = !hurried && took >= (until - now) / 2;
-            match judge(result, had_time) {
-                Some(judged) => {
-                    if breaker.record(pass, judged, took, ended) {
-                        // It fails whatever it gets, such as one whose backend is down.
-                        self.module.poison().forget_hangs(operation);
-                    }
-                }
-                None => breaker.withdraw(pass),
-            }
-        }
-        Ok(result?)
-    }
-
-    /// The right to have a call running: that of the call of this module above it, if there is one and nobody uses it, else
-    /// a permit of its own.
-    async fn permit(
-        &self,
-        ledger: &Arc<Ledger>,
-        class: CallClass,
-        asker: &Asker,
-        until: Instant,
-        waits: impl FnOnce(Arc<dyn Reclaim>),
-    ) -> Result<Held, Refusal> {
-        let admission = self.module.admission();
-        let admitted = admission.admit(ledger, class, asker.caller, until, &self.retired, waits);
-        let lent = asker.above.as_ref().and_then(|above| above.lent_by(&self.module));
-        let Some(lent) = lent else {
-            return admitted.await.map(Held::Own);
-        };
-        let lent = pin!(async {
-            match self.retired.run_until_cancelled(timeout_at(until, lent.borrow())).await {
-                Some(Ok(Some(lent))) => {
-                    if let Some(thread) = self.own_thread().cloned().or_else(ModuleThread::here) {
-                        lent.run_on(&thread);
-                    }
-                    Ok(Held::Lent(lent))
-                }
-                Some(Ok(None)) => Err(Refusal::Full),
-                Some(Err(_elapsed)) => Err(Refusal::Late),
-                None => Err(Refusal::NotRunning),
-            }
-        });
-        // Whichever comes first. Where there is no room to wait for one, there still is the other.
-        match select(lent, pin!(admitted)).await {
-            Either::Left((Ok(held), _)) => Ok(held),
-            Either::Left((Err(_), admitted)) => admitted.await.map(Held::Own),
-            Either::Right((Ok(permit), _)) => Ok(Held::Own(permit)),
-            Either::Right((Err(refusal @ (Refusal::NotRunning | Refusal::Withdrawn)), _)) => Err(refusal),
-            Either::Right((Err(_), lent)) => lent.await,
-        }
-    }
-
-    async fn run<W: Work, A: Asking<W::Output>>(
-        &self,
-        replica: Option<Addr<ModuleActor>>,
-        call: Call<W, A>,
-    ) -> Result<Ended, FailureKind> {
-        let sent = match (&self.place, replica) {
-            (Place::Inline, _) => return Ok(call.run(self).await),
-            (Place::Actor, Some(replica)) => replica.send(call).await,
-            (Place::Thread { thread, actor, .. }, _) => {
-                // The thread may be stuck: the budget is held on this side too.
-                let course = Arc::clone(&call.course);
-                let answer = timeout_at(call.until, actor.send(call));
-                match self.ended.run_until_cancelled(answer).await {
-                    Some(Ok(sent)) => sent,
-                    Some(Err(_elapsed)) => {
-                        if thread.is_busy() {
-                            // It may be about to say so itself.
-                            tokio::task::yield_now().await;
-                        }
-                        course.is_over(thread.is_busy() || thread.has_ended());
-                        return Err(FailureKind::DeadlineExceeded);
-                    }
-                    // The thread was given up for this very call.
-                    None if thread.is_blocked() && course.holds_thread() => return Err(FailureKind::DeadlineExceeded),
-                    None => return Err(self.absence()),
-                }
-            }
-            (Place::Actor | Place::Vacant, _) => return Err(self.absence()),
-        };
-        sent.map_err(|error| match error {
-            MailboxError::Closed => self.absence(),
-            MailboxError::Timeout => FailureKind::DeadlineExceeded,
-        })
     }
 
     /// Why it takes no calls.
@@ -525,95 +292,9 @@ impl Incarnation {
     }
 }
 
-/// What a call says about the health of its module; nothing, if the module was not reached, or did not answer in a time that
-/// was not its own. A Matrix error is what a module means to say, so it speaks for its health.
-fn judge(result: Result<Ended, FailureKind>, had_time: bool) -> Option<Judged> {
-    match result {
-        Ok(Ended::Failed {
-            kind: FailureKind::DeadlineExceeded,
-            ..
-        })
-        | Err(FailureKind::DeadlineExceeded)
-            if !had_time =>
-        {
-            None
-        }
-        Ok(Ended::Answered | Ended::Failed { meant: true, .. }) => Some(Judged::Success),
-        Ok(Ended::Failed { kind, .. }) | Err(kind) => match kind {
-            FailureKind::ModuleError
-            | FailureKind::Panicked
-            | FailureKind::DeadlineExceeded
-            | FailureKind::Protocol => Some(Judged::Failure),
-            _ => None,
-        },
-        Ok(Ended::Withdrawn | Ended::Refused) => None,
-    }
-}
-
 /// How many threads of one module may be stuck before it goes into quarantine: one less than there are cores, and at
 /// least one.
 #[must_use]
 pub fn most_stuck_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
-}
-
-/// A module's part on one worker.
-struct Part {
-    incarnation: u32,
-    replica: Option<Addr<ModuleActor>>,
-    ledger: Arc<Ledger>,
-}
-
-/// All modules' parts on one worker. It stays on its thread.
-pub struct Worker {
-    thread: Arc<ModuleThread>,
-    parts: RefCell<Vec<Option<Part>>>,
-}
-
-impl fmt::Debug for Worker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Worker({:?})", self.thread)
-    }
-}
-
-impl Worker {
-    /// The modules' parts on this thread, which is the current one.
-    #[must_use]
-    pub fn new(thread: Arc<ModuleThread>) -> Self {
-        Self {
-            thread,
-            parts: RefCell::default(),
-        }
-    }
-
-    /// The part of a module, begun anew with each incarnation.
-    fn part(&self, incarnation: &Incarnation) -> (Option<Addr<ModuleActor>>, Arc<Ledger>) {
-        if let Place::Thread { ledger, .. } = &incarnation.place {
-            return (None, Arc::clone(ledger));
-        }
-        let mut parts = self.parts.borrow_mut();
-        let index = incarnation.module.index();
-        if parts.len() <= index {
-            parts.resize_with(index + 1, || None);
-        }
-        let part = parts[index]
-            .take()
-            .filter(|part| part.incarnation == incarnation.number);
-        let part = part.unwrap_or_else(|| self.begin(incarnation));
-        let found = (part.replica.clone(), Arc::clone(&part.ledger));
-        parts[index] = Some(part);
-        found
-    }
-
-    fn begin(&self, incarnation: &Incarnation) -> Part {
-        let ledger = incarnation.module.admission().ledger();
-        self.thread.keep(Arc::clone(&ledger) as Arc<dyn Reclaim>);
-        let replica = matches!(incarnation.place, Place::Actor)
-            .then(|| ModuleActor::new(incarnation.this.clone(), incarnation.ended.clone()).start());
-        Part {
-            incarnation: incarnation.number,
-            replica,
-            ledger,
-        }
-    }
 }
