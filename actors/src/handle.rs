@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use actix::Addr;
+use actix::{Addr, Handler, Message};
 use ganglion_api::{FailureKind, Then, reference};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -307,21 +307,26 @@ impl ModuleHandle {
         }
     }
 
+    /// Tells its supervisor something.
+    fn tell<M: Message<Result = ()> + Send + 'static>(&self, message: M)
+    where
+        Supervisor: Handler<M>,
+    {
+        if let Some(supervisor) = self.shared.supervisor.get() {
+            // Its mailbox has no bound, and it is told a few things at most. A supervisor that has ended has nothing to
+            // re-create.
+            let _ = supervisor.try_send(message);
+        }
+    }
+
     /// Tells its supervisor that an incarnation is lost.
     pub(crate) fn lost(&self, lost: Lost) {
-        if let Some(supervisor) = self.shared.supervisor.get() {
-            // Its mailbox has no bound, and an incarnation is lost a few times at most. A supervisor that has ended has
-            // nothing to re-create.
-            let _ = supervisor.try_send(lost);
-        }
+        self.tell(lost);
     }
 
     /// Tells its supervisor that so many of its last failures had a cause that is gone.
     pub(crate) fn explained(&self, failures: usize) {
-        if let Some(supervisor) = self.shared.supervisor.get() {
-            // As above.
-            let _ = supervisor.try_send(Explained(failures));
-        }
+        self.tell(Explained(failures));
     }
 
     /// Lets an operator's command act, and answers with what has become of the module. A command never waits behind calls;

@@ -46,15 +46,6 @@ struct Asked {
     place: Option<Arc<dyn Reclaim>>,
 }
 
-impl Asked {
-    /// It is asked again elsewhere: no permit is to come to where nobody may take it.
-    fn leave(self) {
-        if let Some(place) = self.place {
-            place.reclaim();
-        }
-    }
-}
-
 /// One question to one module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question(u32);
@@ -217,9 +208,10 @@ impl<C: Routed, H: Target> Chain<C, H> {
         Displaced::GoOn
     }
 
+    /// The question is to be asked again elsewhere: no permit comes to where nobody may take it.
     fn leave(&mut self) {
-        if let Some(asked) = self.asked.take() {
-            asked.leave();
+        if let Some(place) = self.asked.take().and_then(|asked| asked.place) {
+            place.reclaim();
         }
     }
 

@@ -229,6 +229,19 @@ fn args_that_make_a_module_block_three_times_bypass_it() {
     }
 }
 
+/// Asks with innocent args, and when that has begun with bad ones, which block; what was decided about both.
+fn innocent_beside_bad(scene: &Scene, innocents: &Misbehaviour, attempt: u64) -> [Value; 2] {
+    let before = innocents.misbehaved();
+    let decisions = std::thread::scope(|scope| {
+        let innocent = scope.spawn(|| scene.ask(EVENT, "innocent", attempt));
+        poll_until(|| innocents.misbehaved() > before);
+        let bad = scene.ask(EVENT, "bad", attempt);
+        [innocent.join().unwrap(), bad]
+    });
+    scene.recover(attempt);
+    decisions
+}
+
 #[test]
 fn calls_that_share_a_thread_with_one_that_blocks_it_are_no_poison() {
     for tier in TIERS {
@@ -236,20 +249,13 @@ fn calls_that_share_a_thread_with_one_that_blocks_it_are_no_poison() {
         let blocks = Misbehaviour::new(Misbehave::Block).for_key("bad");
         let scene = Scene::with(tier, blocks, waits.clone(), &json!({}));
         for attempt in 1..=3 {
-            let innocents = waits.misbehaved();
-            std::thread::scope(|scope| {
-                let innocent = scope.spawn(|| scene.ask(EVENT, "innocent", attempt));
-                poll_until(|| waits.misbehaved() > innocents);
-                let blocked = scene.ask(EVENT, "bad", attempt);
-                assert_eq!(blocked["steps"][0]["result"], "deadline_exceeded", "{tier}: {blocked}");
-                let innocent = innocent.join().unwrap();
-                let result = innocent["steps"][0]["result"].as_str().unwrap();
-                assert!(
-                    ["deadline_exceeded", "not_running"].contains(&result),
-                    "{tier}: {innocent}"
-                );
-            });
-            scene.recover(attempt);
+            let [innocent, blocked] = innocent_beside_bad(&scene, &waits, attempt);
+            assert_eq!(blocked["steps"][0]["result"], "deadline_exceeded", "{tier}: {blocked}");
+            let result = innocent["steps"][0]["result"].as_str().unwrap();
+            assert!(
+                ["deadline_exceeded", "not_running"].contains(&result),
+                "{tier}: {innocent}"
+            );
         }
         let poison = scene.poison();
         assert_eq!(poison.as_array().unwrap().len(), 1, "{tier}: {poison}");
@@ -271,14 +277,7 @@ fn a_call_that_may_not_go_on_beside_one_that_blocks_is_no_poison() {
         let blocks = Misbehaviour::new(Misbehave::Block).for_key("bad");
         let scene = Scene::on_workers(2, tier, blocks, slow.clone(), &json!({}));
         for attempt in 1..=3 {
-            let innocents = slow.misbehaved();
-            std::thread::scope(|scope| {
-                let innocent = scope.spawn(|| scene.ask(EVENT, "innocent", attempt));
-                poll_until(|| slow.misbehaved() > innocents);
-                scene.ask(EVENT, "bad", attempt);
-                innocent.join().unwrap();
-            });
-            scene.recover(attempt);
+            innocent_beside_bad(&scene, &slow, attempt);
         }
         slow.calm();
         assert_eq!(scene.ask(EVENT, "innocent", 4)["steps"][0]["result"], "pass", "{tier}");

@@ -259,6 +259,15 @@ fn drawn() -> impl Strategy<Value = Drawn> {
     })
 }
 
+fn reviewed(modules: &[Drawn]) -> Vec<Reviewed<'_>> {
+    let reviewed = modules.iter().map(|drawn| Reviewed {
+        rules: &drawn.rules,
+        callbacks: drawn.callbacks.clone(),
+        breakers_refuse: drawn.breakers_refuse,
+    });
+    reviewed.collect()
+}
+
 /// What every failure that can happen counts as, by the policies that chains use.
 fn resolved(modules: &[Drawn], global: &[FailureRule], denials_only: bool) -> Vec<Then> {
     let mut all = Vec::new();
@@ -303,11 +312,7 @@ proptest! {
         modules in proptest::collection::vec(drawn(), 1..4),
         global in rules(),
     ) {
-        let reviewed: Vec<_> = modules.iter().map(|drawn| Reviewed {
-            rules: &drawn.rules,
-            callbacks: drawn.callbacks.clone(),
-            breakers_refuse: drawn.breakers_refuse,
-        }).collect();
+        let reviewed = reviewed(&modules);
         let found = review(&reviewed, &global);
         let never: BTreeSet<_> = found.never.iter().map(|found| found.rule)
             .chain(found.passed_over.iter().filter(|found| found.never_decides).map(|found| found.rule))
@@ -342,11 +347,7 @@ proptest! {
         modules in proptest::collection::vec(drawn(), 1..4),
         global in rules(),
     ) {
-        let reviewed: Vec<_> = modules.iter().map(|drawn| Reviewed {
-            rules: &drawn.rules,
-            callbacks: drawn.callbacks.clone(),
-            breakers_refuse: drawn.breakers_refuse,
-        }).collect();
+        let reviewed = reviewed(&modules);
         let found = review(&reviewed, &global);
         for (module, drawn) in modules.iter().enumerate() {
             for callback in CALLBACKS {
