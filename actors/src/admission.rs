@@ -45,15 +45,16 @@ impl Ledger {
     ///
     /// # Errors
     /// The thread was given up: what is sent there may never come back.
-    fn lend(self: &Arc<Self>, slot: Slot) -> Result<Permit, Refusal> {
-        let out = &self.out[usize::from(slot.gating)];
+    fn lend(self: &Arc<Self>, gating: bool) -> Result<Permit, Refusal> {
+        let out = &self.out[usize::from(gating)];
         let reclaimed = out.fetch_add(1, Ordering::AcqRel) & Self::RECLAIMED != 0;
         if reclaimed {
+            self.permits.put_back(gating);
             return Err(Refusal::NotRunning);
         }
         Ok(Permit {
             ledger: Arc::clone(self),
-            slot: Some(slot),
+            gating,
         })
     }
 }
@@ -75,21 +76,20 @@ impl Reclaim for Ledger {
 #[derive(Debug)]
 pub(crate) struct Permit {
     ledger: Arc<Ledger>,
-    slot: Option<Slot>,
+    gating: bool,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
-        let out = &self.ledger.out[usize::from(slot.gating)];
+        let out = &self.ledger.out[usize::from(self.gating)];
         let reclaimed = out.fetch_sub(1, Ordering::AcqRel) & Ledger::RECLAIMED != 0;
-        if reclaimed {
-            slot.forget();
+        if !reclaimed {
+            self.ledger.permits.put_back(self.gating);
         }
     }
 }
 
-/// One of a module's permits, wherever it is held. It goes back when it is dropped.
+/// A permit on its way to who waited for it. It goes back when it is dropped.
 #[derive(Debug)]
 struct Slot {
     permits: Option<Arc<Permits>>,
@@ -97,9 +97,10 @@ struct Slot {
 }
 
 impl Slot {
-    /// It was given back already.
-    fn forget(mut self) {
+    /// It has come where it goes to: from now on its drop gives nothing back. Says whether it is for a gating call.
+    fn take(mut self) -> bool {
         self.permits = None;
+        self.gating
     }
 }
 
@@ -211,14 +212,10 @@ impl Permits {
     }
 
     /// Takes a permit, if one is free for such a call.
-    fn take(self: &Arc<Self>, class: CallClass) -> Option<Slot> {
-        let gating = class == CallClass::Gating;
+    fn take(&self, gating: bool) -> bool {
         let less = |bits| Free::from_bits(bits).less(gating).map(Free::to_bits);
-        self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).ok()?;
-        Some(Slot {
-            permits: Some(Arc::clone(self)),
-            gating,
-        })
+        let taken = self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        taken.is_ok()
     }
 
     fn put_back(self: &Arc<Self>, gating: bool) {
@@ -234,16 +231,22 @@ impl Permits {
             let free = self.free();
             let class = queue.turn(free.others == 0).filter(|_| free.all > 0);
             let Some(class) = class else { break };
+            let gating = class == CallClass::Gating;
             // Somebody who found nobody waiting may take it first.
-            let Some(slot) = self.take(class) else { continue };
+            if !self.take(gating) {
+                continue;
+            }
+            let slot = Slot {
+                permits: Some(Arc::clone(self)),
+                gating,
+            };
             let refused = match queue.pop(class) {
                 Some(grant) => grant.send(Ok(slot)).err(),
                 None => Some(Ok(slot)),
             };
             if let Some(Ok(slot)) = refused {
                 // Who waited is gone. Given back by hand, since its drop would lock again.
-                self.free.fetch_add(Free::one(slot.gating), Ordering::SeqCst);
-                slot.forget();
+                self.free.fetch_add(Free::one(slot.take()), Ordering::SeqCst);
             }
         }
         self.waiting.store(queue.len(), Ordering::SeqCst);
@@ -378,10 +381,9 @@ impl Admission {
         if permits.closed.load(Ordering::Acquire) {
             return Err(Refusal::NotRunning);
         }
-        if permits.waiting.load(Ordering::SeqCst) == 0
-            && let Some(slot) = permits.take(class)
-        {
-            return ledger.lend(slot);
+        let gating = class == CallClass::Gating;
+        if permits.waiting.load(Ordering::SeqCst) == 0 && permits.take(gating) {
+            return ledger.lend(gating);
         }
         let place = Arc::new(permits.enqueue(class, caller)?);
         if let Some(thread) = ModuleThread::here() {
@@ -391,7 +393,7 @@ impl Admission {
         let queue = InQueue(place);
         let granted = timeout_at(until, poll_fn(|cx| queue.0.poll(cx)));
         match retired.run_until_cancelled(granted).await {
-            Some(Ok(granted)) => granted.and_then(|slot| ledger.lend(slot)),
+            Some(Ok(granted)) => granted.and_then(|slot| ledger.lend(slot.take())),
             Some(Err(_elapsed)) => Err(Refusal::Late),
             None => Err(Refusal::NotRunning),
         }
