@@ -411,15 +411,12 @@ impl Admission {
         }
     }
 
-    /// How many calls run; those on threads that were given up do not count.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.0.max_in_flight.saturating_sub(self.0.free().all as usize)
-    }
-
-    /// How many wait.
-    pub(crate) fn waiting(&self) -> usize {
-        // One more for the moment in which somebody gives way.
-        self.0.waiting.load(Ordering::Relaxed).min(self.0.mailbox)
+    /// How many calls run, and how many wait; those that run on threads that were given up do not count.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        // Under the lock, so that nobody is in both, or in neither, who is just given a permit.
+        let queue = self.0.lock();
+        let in_flight = self.0.max_in_flight.saturating_sub(self.0.free().all as usize);
+        (in_flight, queue.len())
     }
 
     /// How many calls gave way to others since the start.

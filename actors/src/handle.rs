@@ -284,6 +284,7 @@ impl ModuleHandle {
             .zip(&shared.breakers)
             .map(|(operation, breaker)| (operation, breaker.snapshot()))
             .filter(|(_, breaker)| breaker.calls > 0 || breaker.trips > 0);
+        let (in_flight, queued) = shared.admission.load();
         let status = self.status();
         ModuleSnapshot {
             id: shared.id.to_string(),
@@ -294,8 +295,8 @@ impl ModuleHandle {
             reason: status.reason.clone(),
             restarts: status.restarts,
             breakers: breakers.collect(),
-            in_flight: shared.admission.in_flight(),
-            queued: shared.admission.waiting(),
+            in_flight,
+            queued,
             shed: shared.admission.shed(),
             calls: shared.counters.calls(),
             failures: shared.counters.failures(),

@@ -363,10 +363,10 @@ mod tests {
         // It is out for as long as one of them runs, though who comes now finds nobody to lend it.
         drop(above);
         drop(below);
-        assert_eq!(admission.in_flight(), 1);
+        assert_eq!(admission.load().0, 1);
         assert!(weak.upgrade().is_some());
         drop(deeper);
-        assert_eq!(admission.in_flight(), 0);
+        assert_eq!(admission.load().0, 0);
         assert!(weak.upgrade().is_none());
     }
 }

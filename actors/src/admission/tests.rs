@@ -5,6 +5,16 @@ use proptest::prelude::*;
 
 use super::*;
 
+impl Admission {
+    fn in_flight(&self) -> usize {
+        self.load().0
+    }
+
+    fn waiting(&self) -> usize {
+        self.load().1
+    }
+}
+
 /// An admission with one thread.
 struct One(Admission, Arc<Ledger>, CancellationToken);
 
