@@ -272,7 +272,13 @@ impl Handler<Next> for Dispatcher {
 }
 
 /// Asks one module after the other until the outcome is fixed, or the chain goes on with another worker.
-async fn drive<C: Routed>(worker: &Worker, chain: &SharedChain<C>, leg: u32, deadline: Instant, asker: &Asker) {
+pub(crate) async fn drive<C: Routed>(
+    worker: &Worker,
+    chain: &SharedChain<C>,
+    leg: u32,
+    deadline: Instant,
+    asker: &Asker,
+) {
     loop {
         let asked_at = Instant::now();
         let (incarnation, subscriber, args, budget, question) = {

@@ -11,8 +11,8 @@ use actix::{Actor as _, Addr, MailboxError};
 use arc_swap::ArcSwap;
 use futures_util::future::{Either, select};
 use ganglion_actors::{
-    Asker, CacheService, CallClass, Caller, Lineage, ModuleHandle, ModuleState, ModuleThread, TooDeep, WorkerIndex,
-    WorkerListener,
+    Asker, CacheService, CallClass, Caller, Lineage, ModuleHandle, ModuleState, ModuleThread, TooDeep, Worker,
+    WorkerIndex, WorkerListener,
 };
 use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest};
 use serde::Serialize;
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chain::{Chain, Displaced, neutral};
 use crate::context::AskContext;
 use crate::decision::{Decision, Outcome};
-use crate::dispatcher::{Dispatch, Dispatcher, Requester, Serve, Served, SharedChain, Turn};
+use crate::dispatcher::{Dispatch, Dispatcher, Requester, Serve, Served, SharedChain, Turn, drive};
 use crate::fold::Routed;
 use crate::intake::Intake;
 use crate::resources::{MountedResource, ResourceTable};
@@ -171,6 +171,27 @@ impl DispatchHandle {
         }
         let chain = SharedChain::new(Chain::new(route, args));
         while self.leg(&chain, &asker, deadline).await.is_continue() {}
+        conclude(&chain, deadline)
+    }
+
+    /// Asks in the current task, on the worker's own thread: what its dispatcher does with a message, without the message.
+    /// For who runs there already, and has nothing else to wait for: nobody holds the deadline while a module blocks the
+    /// thread.
+    ///
+    /// # Cancellation
+    /// As if its dispatcher were dropped: a call that runs in this task ends at its next await.
+    pub async fn ask_on<C: Routed>(&self, worker: &Worker, args: C) -> Decision<C> {
+        let route = match self.shared.routing.tables().routes.route::<C>() {
+            Some(route) if !route.subscriptions().is_empty() => Arc::clone(route),
+            _ => return neutral(&args),
+        };
+        let (asker, deadline) = AskContext::new().begin(self.shared.deadline);
+        if let Some(above) = self.too_deep_below(&asker) {
+            self.refuse(above, C::SPEC.name);
+            return undecided();
+        }
+        let chain = SharedChain::new(Chain::new(route, args));
+        drive(worker, &chain, 0, deadline, &asker).await;
         conclude(&chain, deadline)
     }
 
