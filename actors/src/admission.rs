@@ -45,7 +45,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The thread was given up: what is sent there may never come back.
-    fn lend(self: &Arc<Self>, gating: bool) -> Result<Permit, Refusal> {
+    pub(crate) fn lend(self: &Arc<Self>, gating: bool) -> Result<Permit, Refusal> {
         let out = &self.out[usize::from(gating)];
         let reclaimed = out.fetch_add(1, Ordering::AcqRel) & Self::RECLAIMED != 0;
         if reclaimed {
@@ -378,11 +378,8 @@ impl Admission {
         waits: impl FnOnce(Arc<dyn Reclaim>),
     ) -> Result<Permit, Refusal> {
         let permits = &self.0;
-        if permits.closed.load(Ordering::Acquire) {
-            return Err(Refusal::NotRunning);
-        }
         let gating = class == CallClass::Gating;
-        if permits.waiting.load(Ordering::SeqCst) == 0 && permits.take(gating) {
+        if self.take_at_once(gating) {
             return ledger.lend(gating);
         }
         let place = Arc::new(permits.enqueue(class, caller)?);
@@ -397,6 +394,18 @@ impl Admission {
             Some(Err(_elapsed)) => Err(Refusal::Late),
             None => Err(Refusal::NotRunning),
         }
+    }
+
+    /// Takes a permit if that needs no wait. It is given back with [`put_back`](Self::put_back), or counted by a
+    /// [ledger](Ledger::lend).
+    pub(crate) fn take_at_once(&self, gating: bool) -> bool {
+        let permits = &self.0;
+        !permits.closed.load(Ordering::Acquire) && permits.waiting.load(Ordering::SeqCst) == 0 && permits.take(gating)
+    }
+
+    /// Gives back a permit that was taken at once.
+    pub(crate) fn put_back(&self, gating: bool) {
+        self.0.put_back(gating);
     }
 
     /// Admits nobody any more, and sends away those who wait.

@@ -190,10 +190,13 @@ impl Breaker {
 
     /// Asks for a call. `None`: it is refused, as `breaker_open`.
     pub(crate) fn admit(&self, now: Instant) -> Option<Pass> {
-        match self.phase.get() {
-            (BreakerState::Closed, epoch) => Some(Pass { epoch, probe: false }),
-            (BreakerState::Open | BreakerState::HalfOpen, _) => self.admit_probe(now),
-        }
+        self.admit_at_once().or_else(|| self.admit_probe(now))
+    }
+
+    /// Asks for a call that is no probe. `None`: it is for [`admit`](Self::admit) to say.
+    pub(crate) fn admit_at_once(&self) -> Option<Pass> {
+        let (state, epoch) = self.phase.get();
+        (state == BreakerState::Closed).then_some(Pass { epoch, probe: false })
     }
 
     #[cold]

@@ -36,6 +36,18 @@ impl Course {
         }
     }
 
+    /// That of a call whose code has begun at once and has come back since, to wait.
+    #[must_use]
+    pub fn begun(until: Instant, whole: bool) -> Self {
+        Self {
+            begin_by: until,
+            spared: AtomicBool::new(!whole),
+            held_up: AtomicBool::new(false),
+            away: AtomicBool::new(true),
+            own: AtomicBool::new(false),
+        }
+    }
+
     /// Others took its time: whatever becomes of it, it is no hang of its own.
     pub(crate) fn spare(&self) {
         self.spared.store(true, Ordering::Relaxed);

@@ -29,7 +29,8 @@ impl Gate {
         })
     }
 
-    fn take(&self) -> bool {
+    /// Takes a place, if one is free.
+    pub(crate) fn take(&self) -> bool {
         let taken = self
             .free
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |free| free.checked_sub(1));
@@ -86,7 +87,7 @@ impl Drop for Entered<'_> {
     fn drop(&mut self) {
         // A thread that was given up meanwhile has lost its place already.
         if let Some(gate) = self.gate
-            && self.inside.let_go()
+            && self.inside.let_go_of_place()
         {
             gate.leave();
         }
@@ -108,7 +109,7 @@ impl<'a> Entrance<'a> {
         }
         let inside = inside(site);
         if gate.is_some() {
-            inside.hold();
+            inside.hold_place();
         }
         Some(Entered { inside, gate })
     }

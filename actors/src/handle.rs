@@ -17,10 +17,10 @@ use crate::load::ModuleSpec;
 use crate::poison::Poison;
 use crate::probe::{Operation, Visit};
 use crate::said::Said;
-use crate::snapshot::{Counters, ModuleSnapshot};
+use crate::snapshot::{Counters, ModuleSnapshot, above_zero};
 use crate::state::{ModuleCommand, ModuleState, Refused, StateCell};
 use crate::supervisor::{Explained, Lost, Order, Supervisor};
-use crate::thread::Watched;
+use crate::thread::{Taken, Watched};
 use crate::tier::Tier;
 
 /// How long a command waits for what it causes, such as a constructor, before it answers with what there is.
@@ -251,10 +251,31 @@ impl ModuleHandle {
         self.stuck().push(Arc::clone(thread));
     }
 
-    /// It blocked a worker: its place there is free again.
+    /// It blocked a worker: what it took for that visit is free again.
     pub(crate) fn lost_worker(&self, thread: &Watched, visit: Visit) {
+        self.give_back(thread.forfeit(visit.number));
+    }
+
+    /// What a visit to its code takes, if it is there without a wait.
+    pub(crate) fn take_at_once(&self, gating: bool) -> Option<Taken> {
+        let place = match &self.shared.gate {
+            Some(gate) => gate.take().then(Taken::place)?,
+            None => Taken::default(),
+        };
+        if self.shared.admission.take_at_once(gating) {
+            return Some(place.with_permit(gating));
+        }
+        self.give_back(place);
+        None
+    }
+
+    /// What was taken for a visit to its code comes back.
+    pub(crate) fn give_back(&self, taken: Taken) {
+        if let Some(gating) = taken.permit() {
+            self.shared.admission.put_back(gating);
+        }
         if let Some(gate) = &self.shared.gate
-            && thread.forfeit(visit.number)
+            && taken.has_place()
         {
             gate.leave();
         }
@@ -285,6 +306,7 @@ impl ModuleHandle {
             .map(|(operation, breaker)| (operation, breaker.snapshot()))
             .filter(|(_, breaker)| breaker.calls > 0 || breaker.trips > 0);
         let (in_flight, queued) = shared.admission.load();
+        let totals = shared.counters.totals();
         let status = self.status();
         ModuleSnapshot {
             id: shared.id.to_string(),
@@ -298,8 +320,9 @@ impl ModuleHandle {
             in_flight,
             queued,
             shed: shared.admission.shed(),
-            calls: shared.counters.calls(),
-            failures: shared.counters.failures(),
+            calls: totals.calls,
+            failures: above_zero(FailureKind::ALL, totals.failures),
+            durations: totals.durations,
             policies: shared.counters.policies(),
             blocked: shared.blocked.load(Ordering::Relaxed),
             stuck_threads: self.stuck_threads(),

@@ -1,5 +1,6 @@
 //! One life of a module, from its constructor to its next restart.
 
+mod at_once;
 mod call;
 mod worker;
 
@@ -12,6 +13,8 @@ use actix::{Actor as _, Addr};
 use ganglion_api::{CallFailure, Callback, FailureKind};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::at_once::TakenAtOnce;
+pub use self::at_once::{AtOnce, Entry, Questioner, Waiting};
 pub use self::call::Budget;
 pub use self::worker::Worker;
 use crate::admission::{Ledger, Reclaim};

@@ -1,6 +1,7 @@
 //! The actor of a module: one on every worker, which share the module's one instance, or one on its own thread.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use actix::fut::wrap_future;
@@ -63,13 +64,22 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
-    fn of<T>(result: &Result<T, CallFailure>) -> Self {
+    pub(crate) fn of<T>(result: &Result<T, CallFailure>) -> Self {
         match result {
             Ok(_) => Self::Answered,
             Err(failure) => Self::Failed {
                 kind: failure.kind,
                 meant: failure.matrix.is_some(),
             },
+        }
+    }
+
+    /// The kind of its failure.
+    pub(crate) fn failure(self) -> Option<FailureKind> {
+        match self {
+            Self::Failed { kind, .. } => Some(kind),
+            Self::Refused => Some(FailureKind::BreakerOpen),
+            Self::Answered | Self::Withdrawn => None,
         }
     }
 }
@@ -140,7 +150,7 @@ impl<W: Work, A: Asking<W::Output>> Call<W, A> {
             permit,
         } = self;
         // The permit goes back when the module's future is dropped.
-        let frame = Frame::new(incarnation.module(), operation, until, asker, permit);
+        let frame = Rc::new(Frame::new(incarnation.module(), operation, until, asker, permit));
         let not_begun = Cell::new(None);
         // At the first poll, which may have to wait for the module to come back from another worker.
         let run = async {

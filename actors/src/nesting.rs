@@ -6,8 +6,11 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ganglion_api::HomeserverError;
@@ -16,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::admission::{Permit, Reclaim};
 use crate::handle::ModuleHandle;
+use crate::incarnation::TakenAtOnce;
 use crate::probe::Operation;
 use crate::queue::Caller;
 use crate::thread::ModuleThread;
@@ -23,16 +27,73 @@ use crate::thread::ModuleThread;
 /// How many calls may wait for the permit of one call above them.
 const MAX_WAITING: usize = 256;
 
-tokio::task_local! {
-    static HERE: Here;
+thread_local! {
+    static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
 }
 
-/// What a task is doing.
+/// What the task is doing that is polled right now.
 enum Here {
     /// It runs a module's code.
-    Call(Frame),
+    Call(Rc<Frame>),
     /// It does something for such a call.
     Below(Lineage),
+}
+
+/// The current task's place, exchanged for another until this is dropped.
+struct Inside<'a>(&'a mut Option<Here>);
+
+impl<'a> Inside<'a> {
+    fn new(here: &'a mut Option<Here>) -> Self {
+        exchange(here);
+        Self(here)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        exchange(self.0);
+    }
+}
+
+fn exchange(here: &mut Option<Here>) {
+    // At the thread's end there is no place any more.
+    let _ = HERE.try_with(|current| std::mem::swap(&mut *current.borrow_mut(), here));
+}
+
+pin_project_lite::pin_project! {
+    /// Runs a future in its place, and drops it there.
+    struct Scoped<F> {
+        here: Option<Here>,
+        #[pin]
+        run: Option<F>,
+    }
+
+    impl<F> PinnedDrop for Scoped<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            let _inside = Inside::new(this.here);
+            this.run.set(None);
+        }
+    }
+}
+
+impl<F> Scoped<F> {
+    fn new(here: Here, run: F) -> Self {
+        Self {
+            here: Some(here),
+            run: Some(run),
+        }
+    }
+}
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let _inside = Inside::new(this.here);
+        this.run.as_pin_mut().map_or(Poll::Pending, |run| run.poll(cx))
+    }
 }
 
 /// The right to have a call running, as its call holds it.
@@ -82,26 +143,40 @@ pub(crate) struct Lendable {
 }
 
 /// The permit of a running call: made lendable by the first who may need it.
-enum Kept {
+#[derive(Default)]
+pub(crate) enum Kept {
+    /// For this poll.
+    AtOnce(TakenAtOnce),
     Unlent(Held),
     Lendable(Arc<Lendable>),
-    /// Only while it is made lendable.
+    /// It was given back with its thread. Also while it is made lendable.
+    #[default]
     Nothing,
 }
 
 impl Kept {
     fn lendable(&mut self) -> Option<Arc<Lendable>> {
-        let lendable = match std::mem::replace(self, Self::Nothing) {
+        let lendable = match std::mem::take(self).beyond_this_poll() {
             Self::Unlent(held) => Arc::new(Lendable {
                 turn: Arc::new(Semaphore::new(1)),
                 waiting: AtomicUsize::new(0),
                 _held: held,
             }),
             Self::Lendable(lendable) => lendable,
-            Self::Nothing => return None,
+            Self::AtOnce(_) | Self::Nothing => return None,
         };
         *self = Self::Lendable(Arc::clone(&lendable));
         Some(lendable)
+    }
+
+    /// The same, to be held for longer than a poll.
+    fn beyond_this_poll(self) -> Self {
+        match self {
+            Self::AtOnce(taken) => taken
+                .keep()
+                .map_or(Self::Nothing, |permit| Self::Unlent(Held::Own(permit))),
+            other => other,
+        }
     }
 }
 
@@ -117,19 +192,42 @@ pub struct Asker {
     pub hurried: bool,
 }
 
+/// Modules by their positions, as calls that run one after the other find theirs.
+pub trait Modules: Send + Sync {
+    /// The module at a position.
+    fn at(&self, position: usize) -> &ModuleHandle;
+}
+
+/// Which module a call is for.
+#[derive(Clone)]
+pub(crate) enum Whose {
+    Module(ModuleHandle),
+    /// The one at this position.
+    At(Arc<dyn Modules>, usize),
+}
+
+impl Whose {
+    fn module(&self) -> &ModuleHandle {
+        match self {
+            Self::Module(module) => module,
+            Self::At(modules, position) => modules.at(*position),
+        }
+    }
+}
+
 /// A running call of a module.
 pub(crate) struct Frame {
-    module: ModuleHandle,
-    operation: Operation,
-    until: Instant,
-    asker: Asker,
-    permit: RefCell<Kept>,
+    pub(crate) whose: Whose,
+    pub(crate) operation: Operation,
+    pub(crate) until: Instant,
+    pub(crate) asker: Asker,
+    pub(crate) permit: RefCell<Kept>,
 }
 
 impl Frame {
     pub(crate) fn new(module: &ModuleHandle, operation: Operation, until: Instant, asker: Asker, permit: Held) -> Self {
         Self {
-            module: module.clone(),
+            whose: Whose::Module(module.clone()),
             operation,
             until,
             asker,
@@ -137,9 +235,31 @@ impl Frame {
         }
     }
 
+    /// Makes it that of another call of the same callback.
+    pub(crate) fn set(&mut self, position: usize, until: Instant, permit: Kept) {
+        if let Whose::At(_, at) = &mut self.whose {
+            *at = position;
+        }
+        self.until = until;
+        *self.permit.get_mut() = permit;
+    }
+
     /// Runs the call's code.
-    pub(crate) fn scope<F: Future>(self, run: F) -> impl Future<Output = F::Output> {
-        HERE.scope(Here::Call(self), run)
+    pub(crate) fn scope<F: Future>(self: Rc<Self>, run: F) -> impl Future<Output = F::Output> {
+        Scoped::new(Here::Call(self), run)
+    }
+
+    /// Runs the call's code for one poll.
+    pub(crate) fn within<T>(self: &Rc<Self>, run: impl FnOnce() -> T) -> T {
+        let mut here = Some(Here::Call(Rc::clone(self)));
+        let _inside = Inside::new(&mut here);
+        run()
+    }
+
+    /// The call goes on after this poll.
+    pub(crate) fn goes_on(&self) {
+        let mut permit = self.permit.borrow_mut();
+        *permit = std::mem::take(&mut *permit).beyond_this_poll();
     }
 
     fn lineage(&self) -> Lineage {
@@ -148,7 +268,7 @@ impl Frame {
         Lineage {
             until: Some(self.until),
             call: Arc::new(Ancestor {
-                module: self.module.clone(),
+                module: self.whose.module().clone(),
                 operation: self.operation,
                 depth: above.as_ref().map_or(1, |above| above.depth + 1),
                 caller: self.asker.caller,
@@ -206,16 +326,17 @@ impl Lineage {
     /// The call that the current task does something for, if there is one. Tasks that a module spawns do it for nobody.
     #[must_use]
     pub fn here() -> Option<Self> {
-        let here = HERE.try_with(|here| match here {
-            Here::Call(frame) => frame.lineage(),
-            Here::Below(lineage) => lineage.clone(),
+        let here = HERE.try_with(|here| match &*here.borrow() {
+            Some(Here::Call(frame)) => Some(frame.lineage()),
+            Some(Here::Below(lineage)) => Some(lineage.clone()),
+            None => None,
         });
-        here.ok()
+        here.ok().flatten()
     }
 
     /// Does something for this call.
     pub(crate) fn scope<F: Future>(self, run: F) -> impl Future<Output = F::Output> {
-        HERE.scope(Here::Below(self), run)
+        Scoped::new(Here::Below(self), run)
     }
 
     /// The same call, for one thing that is asked below it: what is refused there is refused for that one.
@@ -323,9 +444,10 @@ impl Drop for Waiting<'_> {
 
 /// How much of its budget the current call of a module has left; `None` outside of one.
 pub(crate) fn remaining() -> Option<Duration> {
-    let until = HERE.try_with(|here| match here {
-        Here::Call(frame) => Some(frame.until),
-        Here::Below(lineage) => lineage.until,
+    let until = HERE.try_with(|here| match &*here.borrow() {
+        Some(Here::Call(frame)) => Some(frame.until),
+        Some(Here::Below(lineage)) => lineage.until,
+        None => None,
     });
     let until = until.ok().flatten()?;
     Some(until.saturating_duration_since(Instant::now()))

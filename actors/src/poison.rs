@@ -68,7 +68,8 @@ impl Poison {
         done
     }
 
-    fn is_struck(&self, operation: Operation) -> bool {
+    /// Whether args of this callback may bypass the module.
+    pub(crate) fn is_struck(&self, operation: Operation) -> bool {
         self.struck.load(Ordering::Relaxed) & bit(operation) != 0
     }
 

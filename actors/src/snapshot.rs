@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use ganglion_api::{FailureKind, Then};
@@ -10,6 +11,7 @@ use serde::{Serialize, Serializer};
 use crate::breaker::BreakerSnapshot;
 use crate::poison::PoisonSnapshot;
 use crate::state::ModuleState;
+use crate::tally::{DurationHistogram, Tally, Totals};
 use crate::tier::Tier;
 
 /// What a module is doing, at one moment.
@@ -45,6 +47,9 @@ pub struct ModuleSnapshot {
     pub calls: u64,
     /// How many of them failed, by kind.
     pub failures: BTreeMap<FailureKind, u64>,
+    /// How long those took in which its code took part, the wait for a permit included.
+    #[serde(skip)]
+    pub durations: DurationHistogram,
     /// What its failures counted as, by kind: how often each word of the failure policy was used. Only those above zero.
     /// A Matrix error that is passed on uses none, and a module that was not reached before the deadline uses one without
     /// a call.
@@ -63,46 +68,69 @@ pub(crate) fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result
     serializer.collect_str(&humantime::format_rfc3339_millis(*time))
 }
 
-/// Calls and failures since the start.
+/// What is counted since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    calls: AtomicU64,
-    failures: [AtomicU64; FailureKind::ALL.len()],
+    tallies: Mutex<Tallies>,
     policies: [[AtomicU64; Then::ALL.len()]; FailureKind::ALL.len()],
 }
 
+/// A tally for each worker that calls the module.
+#[derive(Debug, Default)]
+struct Tallies {
+    present: Vec<Arc<Tally>>,
+    /// Those of workers that are gone.
+    past: Totals,
+}
+
 impl Counters {
-    pub(crate) fn count(&self, failure: Option<FailureKind>) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        if let Some(kind) = failure {
-            self.failures[kind as usize].fetch_add(1, Ordering::Relaxed);
-        }
+    fn tallies(&self) -> MutexGuard<'_, Tallies> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A tally for one worker.
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        let mut tallies = self.tallies();
+        let Tallies { present, past } = &mut *tallies;
+        present.retain(|tally| {
+            let is_used = Arc::strong_count(tally) > 1;
+            if !is_used {
+                past.add(tally);
+            }
+            is_used
+        });
+        let tally = Arc::<Tally>::default();
+        present.push(Arc::clone(&tally));
+        tally
     }
 
     pub(crate) fn count_policy(&self, kind: FailureKind, then: Then) {
         self.policies[kind as usize][then as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn failures(&self) -> BTreeMap<FailureKind, u64> {
-        counted(FailureKind::ALL, &self.failures)
+    pub(crate) fn totals(&self) -> Totals {
+        let tallies = self.tallies();
+        let mut totals = tallies.past.clone();
+        for tally in &tallies.present {
+            totals.add(tally);
+        }
+        totals
     }
 
     pub(crate) fn policies(&self) -> BTreeMap<FailureKind, BTreeMap<Then, u64>> {
-        let kinds = FailureKind::ALL
-            .into_iter()
-            .map(|kind| (kind, counted(Then::ALL, &self.policies[kind as usize])));
+        let kinds = FailureKind::ALL.into_iter().map(|kind| {
+            let used = self.policies[kind as usize].each_ref();
+            (
+                kind,
+                above_zero(Then::ALL, used.map(|used| used.load(Ordering::Relaxed))),
+            )
+        });
         kinds.filter(|(_, used)| !used.is_empty()).collect()
     }
 }
 
 /// The counts above zero; both arrays have the same order.
-fn counted<T: Ord, const N: usize>(words: [T; N], counts: &[AtomicU64; N]) -> BTreeMap<T, u64> {
-    let counts = words
-        .into_iter()
-        .zip(counts.iter().map(|count| count.load(Ordering::Relaxed)));
+pub(crate) fn above_zero<T: Ord, const N: usize>(words: [T; N], counts: [u64; N]) -> BTreeMap<T, u64> {
+    let counts = words.into_iter().zip(counts);
     counts.filter(|(_, count)| *count > 0).collect()
 }

@@ -30,6 +30,42 @@ struct Here {
 #[cfg(target_os = "linux")]
 const LOWEST_PRIORITY: i32 = 19;
 
+/// What was taken for one visit to module code, and is given back when it ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Taken(u64);
+
+impl Taken {
+    const BITS: u32 = 3;
+    const PLACE: u64 = 1;
+    const PERMIT: u64 = 2;
+    const GATING: u64 = 4;
+    const ANY_PERMIT: u64 = Self::PERMIT | Self::GATING;
+
+    /// A place at the module's gate.
+    pub(crate) fn place() -> Self {
+        Self(Self::PLACE)
+    }
+
+    /// A permit, for a gating call or another.
+    pub(crate) fn with_permit(self, gating: bool) -> Self {
+        Self(self.0 | Self::PERMIT | if gating { Self::GATING } else { 0 })
+    }
+
+    fn of(held: u64) -> Self {
+        Self(held & ((1 << Self::BITS) - 1))
+    }
+
+    /// Whether a place is among it.
+    pub(crate) fn has_place(self) -> bool {
+        self.0 & Self::PLACE != 0
+    }
+
+    /// Whether a permit is among it, and then whether it is for a gating call.
+    pub(crate) fn permit(self) -> Option<bool> {
+        (self.0 & Self::PERMIT != 0).then_some(self.0 & Self::GATING != 0)
+    }
+}
+
 /// A thread as the watchdog sees it.
 #[derive(Debug)]
 pub(crate) struct Watched {
@@ -37,7 +73,8 @@ pub(crate) struct Watched {
     pub(crate) number: u64,
     pub(crate) name: String,
     pub(crate) probe: Probe,
-    /// The visit to module code that something was taken for, or 0. Whoever takes it from here gives that back.
+    /// The visit to module code that something was [`Taken`] for, with that, or 0. Whoever takes it from here gives that
+    /// back.
     holding: AtomicU64,
     #[cfg(target_os = "linux")]
     os_id: OnceLock<rustix::process::Pid>,
@@ -117,12 +154,28 @@ impl Watched {
         }
     }
 
-    /// What was taken for this visit to module code is to be given back. False if that was done.
-    pub(crate) fn forfeit(&self, visit: u64) -> bool {
-        let taken = self
-            .holding
-            .compare_exchange(visit, 0, Ordering::AcqRel, Ordering::Acquire);
-        taken.is_ok()
+    /// Its own thread took something for this visit, which a watchdog that gives the thread up gives back.
+    pub(crate) fn hold(&self, visit: u64, taken: Taken) {
+        self.holding.store(visit << Taken::BITS | taken.0, Ordering::Release);
+    }
+
+    /// Its own thread is about to give back what it took for this visit: what is left of that.
+    pub(crate) fn let_go(&self) -> Taken {
+        Taken::of(self.holding.swap(0, Ordering::AcqRel))
+    }
+
+    /// Its own thread keeps a permit beyond this visit. False if it was given back already.
+    pub(crate) fn keep_permit(&self) -> bool {
+        let keep = |held| Taken::of(held).permit().map(|_| held & !Taken::ANY_PERMIT);
+        let kept = self.holding.fetch_update(Ordering::AcqRel, Ordering::Acquire, keep);
+        kept.is_ok()
+    }
+
+    /// What was taken for this visit to module code is to be given back: what is left of that.
+    pub(crate) fn forfeit(&self, visit: u64) -> Taken {
+        let forfeit = |held| (held >> Taken::BITS == visit).then_some(0);
+        let held = self.holding.fetch_update(Ordering::AcqRel, Ordering::Acquire, forfeit);
+        held.map(Taken::of).unwrap_or_default()
     }
 
     /// Gives it up: its end is awaited no more, and everybody who waits for it is told.
@@ -161,17 +214,17 @@ pub(crate) struct Inside {
 }
 
 impl Inside {
-    /// Something was taken for this visit, which a watchdog that gives the thread up gives back.
-    pub(crate) fn hold(&self) {
+    /// A place at the gate was taken for this visit.
+    pub(crate) fn hold_place(&self) {
         if let Some(visit) = self.visit {
-            with_watched(|watched| watched.holding.store(visit, Ordering::Release));
+            with_watched(|watched| watched.hold(visit, Taken::place()));
         }
     }
 
-    /// What was taken is to be given back. False if that was done.
-    pub(crate) fn let_go(&self) -> bool {
-        let held = with_watched(|watched| watched.holding.swap(0, Ordering::AcqRel) != 0);
-        self.visit.is_none() || held == Some(true)
+    /// The place is to be given back. False if that was done.
+    pub(crate) fn let_go_of_place(&self) -> bool {
+        let taken = with_watched(Watched::let_go);
+        self.visit.is_none() || taken.is_some_and(Taken::has_place)
     }
 }
 
@@ -265,6 +318,11 @@ impl ModuleThread {
             blame: OnceLock::new(),
             held: Mutex::new(Some(Vec::new())),
         })
+    }
+
+    /// Whether it is the current arbiter of a host that runs actix itself.
+    pub(crate) fn is_current(&self) -> bool {
+        self.system.is_none()
     }
 
     /// The one that this code runs on.

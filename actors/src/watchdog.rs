@@ -35,6 +35,7 @@ pub(crate) fn start(pool: Arc<Pool>, stopped: Receiver<()>) -> io::Result<()> {
         let mut watchdog = Watchdog {
             pool,
             seen: HashMap::new(),
+            left: Vec::new(),
         };
         while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
             let looked = catch_unwind(AssertUnwindSafe(|| {
@@ -55,10 +56,13 @@ struct Watchdog {
     pool: Arc<Pool>,
     /// The visit that each thread was seen in, and when first.
     seen: HashMap<u64, (Visit, Instant)>,
+    /// Workers that were given up and have not ended.
+    left: Vec<Arc<Watched>>,
 }
 
 impl Watchdog {
     fn look(&mut self, now: Instant) {
+        self.look_after_those_left();
         let threads = self.pool.threads();
         self.seen
             .retain(|number, _| threads.iter().any(|(_, thread)| thread.number == *number));
@@ -70,6 +74,19 @@ impl Watchdog {
             } else {
                 self.seen.remove(&thread.number);
                 thread.set_suspect(false);
+            }
+        }
+    }
+
+    /// A worker that was given up may come back, and begin one more call before it learns of that. What it took for that is
+    /// given back at once too.
+    fn look_after_those_left(&mut self) {
+        self.left.retain(|thread| !thread.has_ended());
+        for thread in &self.left {
+            if let Some(visit) = thread.probe.visit()
+                && let Some(incarnation) = self.pool.incarnation(visit.site.incarnation)
+            {
+                incarnation.module().lost_worker(thread, visit);
             }
         }
     }
@@ -95,7 +112,7 @@ impl Watchdog {
     }
 
     /// A thread is blocked. It cannot be killed, so it is left behind.
-    fn blocked(&self, role: &Role, thread: &Arc<Watched>, visit: Visit, incarnation: Option<&Incarnation>) {
+    fn blocked(&mut self, role: &Role, thread: &Arc<Watched>, visit: Visit, incarnation: Option<&Incarnation>) {
         let Ok(fresh) = self.substitute(role, thread) else {
             return;
         };
@@ -119,9 +136,12 @@ impl Watchdog {
             incarnation.left_thread();
         }
         self.give_up(role, thread, fresh, Blame { module: id });
-        if let (Role::Worker(..), Some(module)) = (role, &module) {
+        if let Role::Worker(..) = role {
+            self.left.push(Arc::clone(thread));
             // Last: its next calls find the breaker open.
-            module.lost_worker(thread, visit);
+            if let Some(module) = &module {
+                module.lost_worker(thread, visit);
+            }
         }
     }
 

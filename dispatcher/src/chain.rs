@@ -41,9 +41,17 @@ struct Asked {
     /// The end of its budget.
     until: Instant,
     /// How the module's code goes on, once it has begun.
-    begun: Option<Arc<Course>>,
+    begun: Option<Begun>,
     /// Where it waits for a permit.
     place: Option<Arc<dyn Reclaim>>,
+}
+
+/// How the code of the module that is being asked has begun.
+enum Begun {
+    /// When it was asked, without a wait, and it has not come back since. `whole`: it has the module's whole `call_timeout`.
+    AtOnce { whole: bool },
+    /// On its own course.
+    Later(Arc<Course>),
 }
 
 /// One question to one module.
@@ -89,6 +97,12 @@ impl<C: Routed, H: Target> Chain<C, H> {
         }
     }
 
+    /// Its route.
+    #[must_use]
+    pub fn route(&self) -> &Arc<Route<C, H>> {
+        &self.route
+    }
+
     /// The arguments, as the modules so far have left them.
     #[must_use]
     pub fn args(&self) -> &Arc<C> {
@@ -97,6 +111,12 @@ impl<C: Routed, H: Target> Chain<C, H> {
 
     /// Who is asked next; those whom the call does not concern are passed over. `None` if the outcome is fixed.
     pub fn next_subscription(&mut self) -> Option<&Subscription<C, H>> {
+        let position = self.next_position()?;
+        self.route.subscriptions().get(position)
+    }
+
+    /// The position of who is asked next, as [`next_subscription`](Self::next_subscription).
+    pub fn next_position(&mut self) -> Option<usize> {
         while matches!(self.progress, Progress::Open(_)) {
             let position = self.steps.len();
             let Some(subscription) = self.route.subscriptions().get(position) else {
@@ -105,7 +125,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
             };
             match subscription.subscriber.concern(&self.args) {
                 Ok(Concern::Skipped) => self.push(StepResult::Skipped, Duration::ZERO, None, None),
-                Ok(Concern::Asked) => return self.route.subscriptions().get(position),
+                Ok(Concern::Asked) => return Some(position),
                 Err(error) => {
                     let failure = CallFailure::new(FailureKind::ModuleError, error.to_string());
                     self.settle(Err(failure), Duration::ZERO);
@@ -151,7 +171,16 @@ impl<C: Routed, H: Target> Chain<C, H> {
     #[must_use]
     pub fn begin(&mut self, question: Question, course: &Arc<Course>) -> bool {
         let asked = self.asked.as_mut().filter(|asked| asked.question == question);
-        asked.map(|asked| asked.begun = Some(Arc::clone(course))).is_some()
+        asked
+            .map(|asked| asked.begun = Some(Begun::Later(Arc::clone(course))))
+            .is_some()
+    }
+
+    /// The code of the module that is being asked begins at once. `whole`: it has the module's whole `call_timeout`.
+    pub fn begin_at_once(&mut self, whole: bool) {
+        if let Some(asked) = &mut self.asked {
+            asked.begun = Some(Begun::AtOnce { whole });
+        }
     }
 
     /// The question waits for a permit, in this place; at once no more if it was withdrawn.
@@ -253,10 +282,12 @@ impl<C: Routed, H: Target> Chain<C, H> {
 
     /// A question ended with a failure of this kind. If it was the args that made the module panic or hang, it is told so.
     fn harmed(&self, asked: &Asked, kind: FailureKind) {
-        let Some(course) = &asked.begun else { return };
-        let harmed = match kind {
-            FailureKind::Panicked => true,
-            FailureKind::DeadlineExceeded => course.hangs(),
+        let harmed = match (kind, &asked.begun) {
+            (_, None) => false,
+            (FailureKind::Panicked, Some(_)) => true,
+            (FailureKind::DeadlineExceeded, Some(Begun::Later(course))) => course.hangs(),
+            // It holds its thread.
+            (FailureKind::DeadlineExceeded, Some(Begun::AtOnce { whole })) => *whole,
             _ => false,
         };
         if let Some(subscription) = self.route.subscriptions().get(self.steps.len())

@@ -1,12 +1,17 @@
 //! The dispatcher actor: drives chains on one worker.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context as TaskContext, Poll, Waker};
 
-use actix::{Actor, Context, Handler, Message, ResponseFuture};
-use ganglion_actors::{Asker, Asking, Course, Incarnation, ModuleThread, Reclaim, Worker};
+use actix::dev::{MessageResponse, OneshotSender};
+use actix::{Actor, Context, Handler, Message};
+use ganglion_actors::{
+    Asker, Asking, AtOnce, Budget, Course, Incarnation, ModuleThread, Modules, Questioner, Reclaim, Waiting, Worker,
+};
 use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest, WebResource, WebResponse};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -14,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::chain::{Chain, Question};
 use crate::fold::Routed;
 use crate::intake::{Intake, Job, Loaded, Next};
+use crate::route::{Route, Subscription};
 
 /// A chain that its worker drives and its caller watches: a caller whose deadline passes concludes from what is there.
 pub(crate) struct SharedChain<C: Routed>(Arc<Shared<C>>);
@@ -41,6 +47,11 @@ impl<C: Routed> SharedChain<C> {
     /// No module code runs while this is held.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Chain<C>> {
         self.0.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells who waits that somebody answered.
+    fn tell(&self) {
+        self.0.answered.notify_waiters();
     }
 
     /// Waits until nobody is being asked, at most until then.
@@ -82,7 +93,7 @@ impl<C: Routed> Asking<C::Answer> for Asked<C> {
 
     fn end(self, result: Result<C::Answer, CallFailure>) {
         self.chain.lock().answer(self.question, result, Instant::now());
-        self.chain.0.answered.notify_waiters();
+        self.chain.tell();
     }
 }
 
@@ -98,8 +109,23 @@ pub(crate) struct Dispatch<C: Routed> {
 impl<C: Routed> Job for Dispatch<C> {
     /// Once begun, a chain goes on without its caller.
     fn begin(self, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>> {
-        drop(self.loaded);
-        Box::pin(async move { drive(&worker, &self.chain, self.leg, self.deadline, &self.asker).await })
+        let Self {
+            chain,
+            leg,
+            deadline,
+            asker,
+            loaded,
+        } = self;
+        drop(loaded);
+        Box::pin(async move {
+            let drive = Drive {
+                worker: &worker,
+                chain: &chain,
+                leg,
+                deadline,
+            };
+            drive.run(asker).await;
+        })
     }
 
     fn refuse(self) -> bool {
@@ -255,53 +281,177 @@ impl Actor for Dispatcher {
 }
 
 impl<J: Job> Handler<J> for Dispatcher {
-    type Result = ResponseFuture<()>;
+    type Result = Doing;
 
     /// Jobs run side by side.
     fn handle(&mut self, job: J, _ctx: &mut Self::Context) -> Self::Result {
-        job.begin(Rc::clone(&self.worker))
+        Doing::begin(job.begin(Rc::clone(&self.worker)))
     }
 }
 
 impl Handler<Next> for Dispatcher {
-    type Result = ResponseFuture<()>;
+    type Result = Doing;
 
     fn handle(&mut self, _next: Next, _ctx: &mut Self::Context) -> Self::Result {
-        self.intake.next(Rc::clone(&self.worker))
+        Doing::begin(self.intake.next(Rc::clone(&self.worker)))
     }
 }
 
-/// Asks one module after the other until the outcome is fixed, or the chain goes on with another worker.
-pub(crate) async fn drive<C: Routed>(
-    worker: &Worker,
-    chain: &SharedChain<C>,
-    leg: u32,
-    deadline: Instant,
-    asker: &Asker,
-) {
-    loop {
-        let asked_at = Instant::now();
-        let (incarnation, subscriber, args, budget, question) = {
-            let mut chain = chain.lock();
-            if chain.leg() != leg {
-                return;
+/// A job that has begun. Most are done at once, and need no task.
+pub(crate) enum Doing {
+    Done,
+    /// It waits.
+    Waits(Pin<Box<dyn Future<Output = ()>>>),
+    /// It is lost, by a defect of ours.
+    Lost,
+}
+
+impl Doing {
+    fn begin(mut work: Pin<Box<dyn Future<Output = ()>>>) -> Self {
+        // Whoever it makes wait is asked again in the job's own task.
+        let cx = &mut TaskContext::from_waker(Waker::noop());
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(Poll::Ready(())) => Self::Done,
+            Ok(Poll::Pending) => Self::Waits(work),
+            // The panic's message is in the log. It must not end the dispatcher.
+            Err(_panic) => Self::Lost,
+        }
+    }
+}
+
+impl<M: Message<Result = ()>> MessageResponse<Dispatcher, M> for Doing {
+    fn handle(self, _ctx: &mut Context<Dispatcher>, asked: Option<OneshotSender<()>>) {
+        let done = |asked: Option<OneshotSender<()>>| {
+            if let Some(asked) = asked {
+                // Who asked may be gone.
+                let _ = asked.send(());
             }
-            if asked_at >= deadline {
-                chain.expire(asked_at);
+        };
+        match self {
+            Self::Done => done(asked),
+            Self::Waits(work) => {
+                actix::spawn(async move {
+                    work.await;
+                    done(asked);
+                });
             }
-            let args = Arc::clone(chain.args());
-            let Some(next) = chain.next_subscription() else { return };
-            let (incarnation, subscriber) = (Arc::clone(&next.incarnation), Arc::clone(&next.subscriber));
-            let budget = incarnation.budget(asked_at, deadline);
-            let question = chain.asked(asked_at, budget.until());
-            (incarnation, subscriber, args, budget, question)
+            Self::Lost => {}
+        }
+    }
+}
+
+/// Drives a chain on one worker.
+pub(crate) struct Drive<'a, C: Routed> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) chain: &'a SharedChain<C>,
+    pub(crate) leg: u32,
+    pub(crate) deadline: Instant,
+}
+
+/// Where a chain stops that was driven without waiting.
+enum Stop<'a, C: Routed> {
+    /// The outcome is fixed, or the chain goes on with another worker.
+    Over,
+    /// The arguments are others from now on.
+    Rewritten,
+    /// A module's code has begun, and waits.
+    Waits(Question, Waiting<'a, C>),
+    /// The module at this position cannot begin at once.
+    Later(Question, usize, Budget),
+}
+
+impl<'a, C: Routed> Drive<'a, C> {
+    /// Asks one module after the other until the outcome is fixed, or the chain goes on with another worker.
+    pub(crate) async fn run(self, asker: Asker) {
+        let (route, mut args) = {
+            let chain = self.chain.lock();
+            (Arc::clone(chain.route()), Arc::clone(chain.args()))
         };
-        let asking = Asked {
-            chain: chain.clone(),
-            question,
-        };
-        incarnation
-            .call(worker, subscriber, args, budget, asker.clone(), asking)
-            .await;
+        let modules = Arc::clone(&route) as Arc<dyn Modules>;
+        let mut questioner = Questioner::new(modules, asker);
+        let mut answer = None;
+        loop {
+            match self.run_at_once(&route, &args, &mut questioner, answer.take()) {
+                Stop::Over => return,
+                Stop::Rewritten => {}
+                Stop::Waits(question, waiting) => {
+                    let course = Arc::new(waiting.course());
+                    // If the chain has gone on without it, its answer will not count; the module ends all the same.
+                    let _ = self.chain.lock().begin(question, &course);
+                    let (result, at) = waiting.answer(&course).await;
+                    answer = Some((question, result, at));
+                }
+                Stop::Later(question, position, budget) => {
+                    let Subscription {
+                        incarnation,
+                        subscriber,
+                        ..
+                    } = &route.subscriptions()[position];
+                    let asking = Asked {
+                        chain: self.chain.clone(),
+                        question,
+                    };
+                    let (subscriber, args) = (Arc::clone(subscriber), Arc::clone(&args));
+                    let asker = questioner.asker().clone();
+                    // Apart, so that a chain of modules that answer at once is a small future.
+                    Box::pin(incarnation.call(self.worker, subscriber, args, budget, asker, asking)).await;
+                }
+            }
+            args = Arc::clone(self.chain.lock().args());
+        }
+    }
+
+    /// Asks the modules that can answer at once, after the answer of the one before.
+    fn run_at_once<'r>(
+        &self,
+        route: &'r Route<C>,
+        args: &'r Arc<C>,
+        questioner: &mut Questioner,
+        mut answer: Option<(Question, Result<C::Answer, CallFailure>, Instant)>,
+    ) -> Stop<'r, C>
+    where
+        'a: 'r,
+    {
+        let mut now = answer.as_ref().map_or_else(|| self.worker.now(), |(_, _, at)| *at);
+        loop {
+            let mut chain = self.chain.lock();
+            if let Some((question, result, at)) = answer.take() {
+                chain.answer(question, result, at);
+            }
+            if chain.leg() != self.leg {
+                drop(chain);
+                // Who displaced it may wait for this answer.
+                self.chain.tell();
+                return Stop::Over;
+            }
+            if now >= self.deadline {
+                chain.expire(now);
+            }
+            if !Arc::ptr_eq(chain.args(), args) {
+                return Stop::Rewritten;
+            }
+            let Some(position) = chain.next_position() else {
+                return Stop::Over;
+            };
+            let Subscription {
+                incarnation,
+                subscriber,
+                ..
+            } = &route.subscriptions()[position];
+            let budget = incarnation.budget(now, self.deadline);
+            let question = chain.asked(now, budget.until());
+            let Some(entry) = incarnation.enter::<C>(self.worker, questioner) else {
+                return Stop::Later(question, position, budget);
+            };
+            chain.begin_at_once(budget.is_whole());
+            drop(chain);
+            match entry.call(questioner, position, &**subscriber, args, budget) {
+                AtOnce::Ended(result, at) => {
+                    now = at;
+                    answer = Some((question, result, at));
+                }
+                AtOnce::Waits(waiting) => return Stop::Waits(question, waiting),
+            }
+        }
     }
 }

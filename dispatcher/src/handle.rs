@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chain::{Chain, Displaced, neutral};
 use crate::context::AskContext;
 use crate::decision::{Decision, Outcome};
-use crate::dispatcher::{Dispatch, Dispatcher, Requester, Serve, Served, SharedChain, Turn, drive};
+use crate::dispatcher::{Dispatch, Dispatcher, Drive, Requester, Serve, Served, SharedChain, Turn};
 use crate::fold::Routed;
 use crate::intake::Intake;
 use crate::resources::{MountedResource, ResourceTable};
@@ -191,7 +191,13 @@ impl DispatchHandle {
             return undecided();
         }
         let chain = SharedChain::new(Chain::new(route, args));
-        drive(worker, &chain, 0, deadline, &asker).await;
+        let drive = Drive {
+            worker,
+            chain: &chain,
+            leg: 0,
+            deadline,
+        };
+        drive.run(asker).await;
         conclude(&chain, deadline)
     }
 

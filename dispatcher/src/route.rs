@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ganglion_actors::{Incarnation, ModuleHandle};
+use ganglion_actors::{Incarnation, ModuleHandle, Modules};
 use ganglion_api::{
     Callback, CallbackSpec, Category, Combine, FailureKind, JsonError, LoginType, OnUpdate, OwnedServerName,
     Registered, Registration, ServerName, Subscriber, Then, reference, visit_all,
@@ -87,6 +87,12 @@ impl<C: Callback, H> Route<C, H> {
     #[must_use]
     pub fn subscriptions(&self) -> &[Subscription<C, H>] {
         &self.subscriptions
+    }
+}
+
+impl<C: Callback> Modules for Route<C> {
+    fn at(&self, position: usize) -> &ModuleHandle {
+        self.subscriptions[position].incarnation.module()
     }
 }
 

@@ -3,15 +3,17 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use actix::{Addr, MailboxError};
 use futures_util::future::{Either, select};
 use ganglion_api::{CallFailure, Callback, FailureKind, MatrixError, Subscriber, WebRequest, WebResource, WebResponse};
 use tokio::time::{Instant, timeout_at};
 
+use super::worker::Part;
 use super::{Incarnation, Place, Worker};
 use crate::admission::{Ledger, Reclaim, Refusal};
-use crate::breaker::Judged;
+use crate::breaker::{Judged, Pass};
 use crate::course::{Course, at_once};
 use crate::module_actor::{Asking, Call, Ended, Invoke, ModuleActor, Respond, Work};
 use crate::nesting::{Asker, Held};
@@ -22,8 +24,10 @@ use crate::thread::ModuleThread;
 /// The time that one call has, from the moment that it is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
-    now: Instant,
-    until: Instant,
+    pub(super) now: Instant,
+    pub(super) until: Instant,
+    /// It is the module's whole `call_timeout`.
+    pub(super) whole: bool,
 }
 
 impl Budget {
@@ -32,14 +36,24 @@ impl Budget {
     pub fn until(self) -> Instant {
         self.until
     }
+
+    /// Whether it is the module's whole `call_timeout`.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        self.whole
+    }
 }
 
 impl Incarnation {
     /// The budget of a call that is made now, in a chain with this deadline.
     #[must_use]
     pub fn budget(&self, now: Instant, deadline: Instant) -> Budget {
-        let until = deadline.min(now + self.module.limits().call_timeout);
-        Budget { now, until }
+        let whole = now + self.module.limits().call_timeout;
+        Budget {
+            now,
+            until: deadline.min(whole),
+            whole: deadline >= whole,
+        }
     }
 
     /// Asks a subscriber of the module, until its budget runs out. `asking` is told how that ended: with an
@@ -57,7 +71,7 @@ impl Incarnation {
         asking: impl Asking<C::Answer>,
     ) {
         if let Some(why) = self.module.poison().bypasses(&*args) {
-            self.module.counters().count(Some(FailureKind::Quarantined));
+            worker.part(self).tally.count(Some(FailureKind::Quarantined));
             return asking.end(Err(CallFailure::new(FailureKind::Quarantined, why)));
         }
         let work = Invoke { subscriber, args };
@@ -90,14 +104,20 @@ impl Incarnation {
         asker: Asker,
         asking: A,
     ) {
-        let counters = self.module.counters();
-        match self.send(worker, operation, work, budget, asker, asking.clone()).await {
-            Ok(Ended::Answered) => counters.count(None),
-            Ok(Ended::Failed { kind, .. }) => counters.count(Some(kind)),
-            Ok(Ended::Refused) => counters.count(Some(FailureKind::BreakerOpen)),
+        let part = worker.part(self);
+        match self
+            .send(worker, &part, operation, work, budget, asker, asking.clone())
+            .await
+        {
             Ok(Ended::Withdrawn) => {}
+            Ok(ended) => {
+                part.tally.count(ended.failure());
+                if ended != Ended::Refused {
+                    part.tally.took(worker.now().saturating_duration_since(budget.now));
+                }
+            }
             Err(failure) => {
-                counters.count(Some(failure.kind));
+                part.tally.count(Some(failure.kind));
                 asking.end(Err(failure));
             }
         }
@@ -110,6 +130,7 @@ impl Incarnation {
     async fn send<W: Work, A: Asking<W::Output>>(
         &self,
         worker: &Worker,
+        part: &Part,
         operation: Operation,
         work: W,
         budget: Budget,
@@ -119,19 +140,16 @@ impl Incarnation {
         if !self.live.load(Ordering::Acquire) {
             return Err(self.absence().into());
         }
-        let Budget { now, until } = budget;
+        let Budget { now, until, whole } = budget;
         let breaker = self.module.breaker(operation);
         let pass = match breaker.map(|breaker| (breaker, breaker.admit(now))) {
             Some((_, None)) => return Err(FailureKind::BreakerOpen.into()),
             Some((breaker, Some(pass))) => Some((breaker, pass)),
             None => None,
         };
-        let (replica, ledger) = worker.part(self);
-        let length = until - now;
-        let whole = length >= self.module.limits().call_timeout;
-        let hurried = asker.hurried && !whole;
+        let hurried = asker.hurried;
         let course = Arc::new(Course::new(now, until, whole));
-        let permit = self.permit(&ledger, W::CLASS, &asker, until, |place| asking.waits(place));
+        let permit = self.permit(&part.ledger, W::CLASS, &asker, until, |place| asking.waits(place));
         let (permitted, permitted_at_once) = at_once(permit).await;
         if !permitted_at_once {
             course.spare();
@@ -158,24 +176,47 @@ impl Incarnation {
             asker,
             permit,
         };
-        let begun = Instant::now();
-        let result = self.run(replica, call).await;
-        if let Some((breaker, pass)) = pass {
-            let ended = Instant::now();
-            let took = ended.saturating_duration_since(begun);
-            // Else others had the time that it lacked.
-            let had_time = !hurried && took >= length / 2;
-            match judge(result, had_time) {
-                Some(judged) => {
-                    if breaker.record(pass, judged, took, ended) {
-                        // It fails whatever it gets, such as one whose backend is down.
-                        self.module.poison().forget_hangs(operation);
-                    }
-                }
-                None => breaker.withdraw(pass),
-            }
-        }
+        let begun = worker.now();
+        let result = self.run(part.replica.clone(), call).await;
+        let ended = worker.now();
+        let took = ended.saturating_duration_since(begun);
+        self.judged(
+            operation,
+            pass.map(|(_, pass)| pass),
+            result,
+            budget,
+            hurried,
+            took,
+            ended,
+        );
         Ok(result?)
+    }
+
+    /// Tells the breaker how a call ended, which it let pass.
+    pub(super) fn judged(
+        &self,
+        operation: Operation,
+        pass: Option<Pass>,
+        result: Result<Ended, FailureKind>,
+        budget: Budget,
+        hurried: bool,
+        took: Duration,
+        now: Instant,
+    ) {
+        let (Some(breaker), Some(pass)) = (self.module.breaker(operation), pass) else {
+            return;
+        };
+        // Else others had the time that it lacked.
+        let had_time = (budget.whole || !hurried) && took >= (budget.until - budget.now) / 2;
+        match judge(result, had_time) {
+            Some(judged) => {
+                if breaker.record(pass, judged, took, now) {
+                    // It fails whatever it gets, such as one whose backend is down.
+                    self.module.poison().forget_hangs(operation);
+                }
+            }
+            None => breaker.withdraw(pass),
+        }
     }
 
     /// The right to have a call running: that of the call of this module above it, if there is one and nobody uses it, else

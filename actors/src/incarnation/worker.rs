@@ -2,26 +2,36 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor as _, Addr};
+use tokio::time::Instant;
 
 use super::{Incarnation, Place};
 use crate::admission::{Ledger, Reclaim};
+use crate::clock::Clock;
 use crate::module_actor::ModuleActor;
+use crate::tally::Tally;
 use crate::thread::ModuleThread;
 
 /// A module's part on one worker.
-struct Part {
+pub(super) struct Part {
     incarnation: u32,
-    replica: Option<Addr<ModuleActor>>,
-    ledger: Arc<Ledger>,
+    /// Its actor here, if its tier has one.
+    pub(super) replica: Option<Addr<ModuleActor>>,
+    /// The permits of its calls that run on this thread, or on its own.
+    pub(super) ledger: Arc<Ledger>,
+    /// Its calls from here, through all incarnations.
+    pub(super) tally: Arc<Tally>,
+    pub(super) thread: Arc<ModuleThread>,
 }
 
 /// All modules' parts on one worker. It stays on its thread.
 pub struct Worker {
     thread: Arc<ModuleThread>,
-    parts: RefCell<Vec<Option<Part>>>,
+    clock: Clock,
+    parts: RefCell<Vec<Option<Rc<Part>>>>,
 }
 
 impl fmt::Debug for Worker {
@@ -34,40 +44,64 @@ impl Worker {
     /// The modules' parts on this thread, which is the current one.
     #[must_use]
     pub fn new(thread: Arc<ModuleThread>) -> Self {
+        let clock = if thread.is_current() {
+            Clock::tokio()
+        } else {
+            Clock::counting()
+        };
         Self {
             thread,
+            clock,
             parts: RefCell::default(),
         }
     }
 
+    /// Its thread.
+    pub(super) fn thread(&self) -> &Arc<ModuleThread> {
+        &self.thread
+    }
+
+    /// The present moment.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
     /// The part of a module, begun anew with each incarnation.
-    pub(super) fn part(&self, incarnation: &Incarnation) -> (Option<Addr<ModuleActor>>, Arc<Ledger>) {
-        if let Place::Thread { ledger, .. } = &incarnation.place {
-            return (None, Arc::clone(ledger));
-        }
+    pub(super) fn part(&self, incarnation: &Incarnation) -> Rc<Part> {
         let mut parts = self.parts.borrow_mut();
         let index = incarnation.module.index();
         if parts.len() <= index {
             parts.resize_with(index + 1, || None);
         }
-        let part = parts[index]
-            .take()
-            .filter(|part| part.incarnation == incarnation.number);
-        let part = part.unwrap_or_else(|| self.begin(incarnation));
-        let found = (part.replica.clone(), Arc::clone(&part.ledger));
-        parts[index] = Some(part);
-        found
+        match &parts[index] {
+            Some(part) if part.incarnation == incarnation.number => Rc::clone(part),
+            before => {
+                let tally = before.as_ref().map(|before| Arc::clone(&before.tally));
+                let part = Rc::new(self.begin(incarnation, tally));
+                parts[index] = Some(Rc::clone(&part));
+                part
+            }
+        }
     }
 
-    fn begin(&self, incarnation: &Incarnation) -> Part {
-        let ledger = incarnation.module.admission().ledger();
-        self.thread.keep(Arc::clone(&ledger) as Arc<dyn Reclaim>);
+    fn begin(&self, incarnation: &Incarnation, tally: Option<Arc<Tally>>) -> Part {
+        let ledger = match &incarnation.place {
+            Place::Thread { ledger, .. } => Arc::clone(ledger),
+            _ => {
+                let ledger = incarnation.module.admission().ledger();
+                self.thread.keep(Arc::clone(&ledger) as Arc<dyn Reclaim>);
+                ledger
+            }
+        };
         let replica = matches!(incarnation.place, Place::Actor)
             .then(|| ModuleActor::new(incarnation.this.clone(), incarnation.ended.clone()).start());
         Part {
             incarnation: incarnation.number,
             replica,
             ledger,
+            tally: tally.unwrap_or_else(|| incarnation.module.counters().tally()),
+            thread: Arc::clone(&self.thread),
         }
     }
 }
