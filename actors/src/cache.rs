@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use self::function_cache::FunctionCache;
 use crate::incarnation::Incarnation;
+use crate::module_id::ModuleId;
 
 /// What a cached function has if it does not say otherwise: the section `cache` of the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +70,7 @@ impl InvalidationPublisher for NoOtherNodes {
 /// The caches of all modules.
 pub struct CacheService {
     defaults: CacheDefaults,
-    caches: DashMap<(Arc<str>, Arc<str>), Arc<FunctionCache>>,
+    caches: DashMap<(ModuleId, Arc<str>), Arc<FunctionCache>>,
     publisher: Arc<dyn InvalidationPublisher>,
 }
 
@@ -101,8 +102,8 @@ impl CacheService {
         options: &CacheOptions,
     ) -> Result<Arc<dyn CacheStore>, RegistrationError> {
         let name: Arc<str> = name.into();
-        let module = incarnation.module().shared_id();
-        match self.caches.entry((Arc::clone(module), Arc::clone(&name))) {
+        let module = incarnation.module().module_id();
+        match self.caches.entry((module, Arc::clone(&name))) {
             Entry::Occupied(taken) if taken.get().is_of(incarnation) => Err(RegistrationError::CachedFunction {
                 name: name.to_string(),
                 reason: "the name is taken",
@@ -138,7 +139,7 @@ impl CacheService {
     /// Forgets the result for a key of a registered function, or all, because another node said so. It is not
     /// published again. Says whether there is such a function.
     pub fn invalidate(&self, module: &str, function: &str, key: Option<&CacheKey>) -> bool {
-        let cache = self.caches.get(&(Arc::from(module), Arc::from(function)));
+        let cache = ModuleId::find(module).and_then(|module| self.caches.get(&(module, Arc::from(function))));
         match cache.filter(|cache| cache.is_announced()) {
             None => false,
             Some(cache) => {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long the counter is relied on.
-const SET_EVERY: Duration = Duration::from_millis(10);
+/// How long the counter is relied on, in nanoseconds.
+const SET_EVERY: u32 = 10_000_000;
 
 /// The clock of one thread.
 pub(crate) struct Clock {
@@ -52,9 +52,11 @@ impl Clock {
         };
         let (count, at) = self.set.get();
         let now = counter.raw();
-        let since = Duration::from_nanos(counter.delta_as_nanos(count, now));
-        if since < SET_EVERY {
-            return at + since;
+        let since = counter.delta_as_nanos(count, now);
+        if let Ok(since) = u32::try_from(since)
+            && since < SET_EVERY
+        {
+            return at + Duration::new(0, since);
         }
         let at = Instant::now();
         self.set.set((now, at));

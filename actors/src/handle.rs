@@ -14,6 +14,7 @@ use crate::admission::Admission;
 use crate::breaker::{Breaker, TripReason};
 use crate::gate::Gate;
 use crate::load::ModuleSpec;
+use crate::module_id::ModuleId;
 use crate::poison::Poison;
 use crate::probe::{Operation, Visit};
 use crate::said::Said;
@@ -47,7 +48,7 @@ pub(crate) struct Status {
 }
 
 struct Shared {
-    id: Arc<str>,
+    id: ModuleId,
     index: usize,
     path: String,
     tier: Tier,
@@ -95,7 +96,7 @@ impl ModuleHandle {
         };
         Self {
             shared: Arc::new(Shared {
-                id: spec.id.as_str().into(),
+                id: ModuleId::new(&spec.id),
                 index,
                 path: spec.path.clone(),
                 tier: spec.tier,
@@ -132,8 +133,10 @@ impl ModuleHandle {
         &self.shared.id
     }
 
-    pub(crate) fn shared_id(&self) -> &Arc<str> {
-        &self.shared.id
+    /// The module's id, to keep.
+    #[must_use]
+    pub fn module_id(&self) -> ModuleId {
+        self.shared.id
     }
 
     /// Whether the two are one module: places are counted anew in each Ganglion of a process.
@@ -202,9 +205,13 @@ impl ModuleHandle {
         self.shared.gate.as_ref()
     }
 
-    /// The breaker of an operation; background work has none.
+    /// The breaker of an operation; background work has none. The callbacks' come first, then that of web resources.
     pub(crate) fn breaker(&self, operation: Operation) -> Option<&Breaker> {
-        self.shared.breakers.get(operation.breaker()?)
+        let (web_resource, callbacks) = self.shared.breakers.split_last()?;
+        if operation.is_web_resource() {
+            return Some(web_resource);
+        }
+        callbacks.get(operation.index())
     }
 
     /// Its breakers begin anew.

@@ -51,12 +51,9 @@ impl Operation {
         }
     }
 
-    /// The position of its breaker: the callbacks', then one for web resources; others have none.
-    pub(crate) fn breaker(self) -> Option<usize> {
-        match self {
-            Self::WEB_RESOURCE => Some(reference().len()),
-            other => other.spec().map(|_| usize::from(other.0)),
-        }
+    /// Whether it is a request to a web resource.
+    pub(crate) fn is_web_resource(self) -> bool {
+        self == Self::WEB_RESOURCE
     }
 }
 
@@ -153,23 +150,5 @@ mod tests {
         // Entered again without leaving: another visit too.
         probe.enter(site);
         assert_ne!(probe.visit().unwrap().number, second.number);
-    }
-
-    #[test]
-    fn only_callbacks_and_web_resources_have_breakers() {
-        let create = Operation::callback::<ganglion_api::UserMayCreateRoom>();
-        assert_eq!(
-            (create.as_str(), create.breaker().is_some()),
-            ("user_may_create_room", true)
-        );
-        assert_eq!(Operation::WEB_RESOURCE.breaker(), Some(reference().len()));
-        for other in [
-            Operation::BACKGROUND_CALL,
-            Operation::CACHED_FUNCTION,
-            Operation::CONSTRUCTOR,
-            Operation::DROP,
-        ] {
-            assert_eq!(other.breaker(), None, "{}", other.as_str());
-        }
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Reclaim;
+use crate::module_id::ModuleId;
 use crate::probe::{Probe, Site};
 
 thread_local! {
@@ -254,7 +255,7 @@ fn with_watched<T>(work: impl FnOnce(&Watched) -> T) -> Option<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blame {
     /// The id of the module that blocked it; `None` if the thread ended.
-    pub module: Option<Arc<str>>,
+    pub module: Option<ModuleId>,
 }
 
 /// A thread with an actix system of its own, so that a module that stops the system stops this thread and no other.
@@ -323,6 +324,12 @@ impl ModuleThread {
     /// Whether it is the current arbiter of a host that runs actix itself.
     pub(crate) fn is_current(&self) -> bool {
         self.system.is_none()
+    }
+
+    /// Whether this code runs on it.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        with_watched(|watched| std::ptr::eq(watched, &raw const *self.watched)).unwrap_or(false)
     }
 
     /// The one that this code runs on.

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
+use crate::handle::ModuleHandle;
 use crate::incarnation::Incarnation;
 use crate::probe::{Operation, Visit};
 use crate::thread::{Blame, ModuleThread, Watched};
@@ -118,7 +119,7 @@ impl Watchdog {
         };
         let operation = visit.site.operation;
         let module = incarnation.map(|incarnation| incarnation.module().clone());
-        let id = module.as_ref().map(|module| Arc::clone(module.shared_id()));
+        let id = module.as_ref().map(ModuleHandle::module_id);
         tracing::error!(
             module = id.as_deref().unwrap_or("unknown"),
             operation = operation.as_str(),

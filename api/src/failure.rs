@@ -173,7 +173,7 @@ pub struct CallFailure {
     /// The reason for people; `None` where the kind says it all.
     pub detail: Option<String>,
     /// The error that a module returned for the client; only with [`FailureKind::ModuleError`].
-    pub matrix: Option<MatrixError>,
+    pub matrix: Option<Box<MatrixError>>,
 }
 
 impl CallFailure {
@@ -203,7 +203,7 @@ impl From<ModuleError> for CallFailure {
         Self {
             kind: FailureKind::ModuleError,
             detail,
-            matrix,
+            matrix: matrix.map(Box::new),
         }
     }
 }

@@ -253,13 +253,11 @@ impl<C: Routed, H: Target> Chain<C, H> {
     /// The subscription that was asked answered or failed. Too late, if the outcome is fixed: then nothing happens.
     pub fn settle(&mut self, answer: Result<C::Answer, CallFailure>, duration: Duration) {
         self.asked = None;
-        let state = match std::mem::replace(&mut self.progress, Progress::Taken) {
-            Progress::Open(state) => state,
-            decided => {
-                self.progress = decided;
-                return;
-            }
+        let Progress::Open(state) = &mut self.progress else {
+            return;
         };
+        // In place: a decision is a big thing to move.
+        let state = std::mem::take(state);
         match answer {
             Ok(answer) => self.answered(state, answer, duration),
             Err(failure) => self.failed(state, failure, duration),
@@ -317,12 +315,21 @@ impl<C: Routed, H: Target> Chain<C, H> {
 
     fn answered(&mut self, state: <C::Rule as Fold<C>>::State, answer: C::Answer, duration: Duration) {
         let Folded { result, notes, flow } = C::Rule::fold(state, &mut self.args, answer);
-        self.warn(&notes);
-        let detail = (!notes.is_empty()).then(|| notes.join("; "));
+        let mut detail = None;
+        if !notes.is_empty() {
+            self.warn(&notes);
+            detail = Some(notes.join("; "));
+        }
         self.push(result, duration, detail, None);
         match flow {
-            ControlFlow::Continue(state) => self.progress = Progress::Open(state),
+            ControlFlow::Continue(state) => self.go_on(state),
             ControlFlow::Break(outcome) => self.decide(Outcome::Decided(outcome)),
+        }
+    }
+
+    fn go_on(&mut self, state: <C::Rule as Fold<C>>::State) {
+        if let Progress::Open(open) = &mut self.progress {
+            *open = state;
         }
     }
 
@@ -343,7 +350,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
                 detail = Some(detail.map_or(note.clone(), |detail| format!("{detail}; {note}")));
             }
             self.push(result, duration, detail.map(shortened), None);
-            return self.decide(Outcome::Error(error));
+            return self.decide(Outcome::Error(*error));
         }
         let subscription = &self.route.subscriptions()[self.steps.len()];
         let origin = Origin::of(&*self.args, self.route.server_name());
@@ -357,18 +364,18 @@ impl<C: Routed, H: Target> Chain<C, H> {
         }
         self.push(result, duration, detail, Some(then));
         match Effect::of(then, C::SPEC.on_failure) {
-            Effect::Pass => self.progress = Progress::Open(state),
+            Effect::Pass => self.go_on(state),
             Effect::Error(error) => self.decide(Outcome::Error(error)),
             Effect::Deny(denial) => match C::Rule::deny(denial) {
                 Some(outcome) => self.decide(Outcome::Decided(outcome)),
                 // Policies never resolve to deny here, see `Policy::resolve`.
-                None => self.progress = Progress::Open(state),
+                None => self.go_on(state),
             },
         }
     }
 
     fn push(&mut self, result: StepResult, duration: Duration, detail: Option<String>, policy: Option<Then>) {
-        let module = Arc::clone(&self.route.subscriptions()[self.steps.len()].id);
+        let module = self.route.subscriptions()[self.steps.len()].id;
         self.steps.push(Step {
             module,
             result,
@@ -405,7 +412,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
 
     /// Ends the chain by the last step.
     fn decide(&mut self, outcome: Outcome<C>) {
-        let decided_by = self.steps.last().map(|step| Arc::clone(&step.module));
+        let decided_by = self.steps.last().map(|step| step.module);
         let steps = std::mem::take(&mut self.steps);
         self.progress = Progress::Decided(Decision {
             outcome,

@@ -1,8 +1,8 @@
 //! What the dispatcher concludes, and who said what on the way.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use ganglion_actors::ModuleId;
 use ganglion_api::{Callback, FailureKind, MatrixError, Then, VerdictKind};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ impl Serialize for StepResult {
 #[non_exhaustive]
 pub struct Step {
     /// The module's id.
-    pub module: Arc<str>,
+    pub module: ModuleId,
     /// What it did.
     pub result: StepResult,
     /// How long it took, the wait for a permit included.
@@ -102,7 +102,7 @@ pub struct Decision<C: Callback> {
     /// The outcome.
     pub outcome: Outcome<C>,
     /// The module whose answer, or whose failure under its policy, fixed the outcome; `None` if nobody did.
-    pub decided_by: Option<Arc<str>>,
+    pub decided_by: Option<ModuleId>,
     /// Who did what, in order, up to the end of the chain.
     pub steps: Vec<Step>,
 }
@@ -126,7 +126,7 @@ pub struct JsonDecision {
     /// The outcome: an object with `verdict` or with `value`.
     pub outcome: Value,
     /// The module that fixed it.
-    pub decided_by: Option<Arc<str>>,
+    pub decided_by: Option<ModuleId>,
     /// Who did what.
     pub steps: Vec<Step>,
 }

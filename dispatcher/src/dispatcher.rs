@@ -378,7 +378,8 @@ impl<'a, C: Routed> Drive<'a, C> {
                     let course = Arc::new(waiting.course());
                     // If the chain has gone on without it, its answer will not count; the module ends all the same.
                     let _ = self.chain.lock().begin(question, &course);
-                    let (result, at) = waiting.answer(&course).await;
+                    // Apart, so that a chain of modules that answer at once is a small future.
+                    let (result, at) = Box::pin(waiting.answer(&course)).await;
                     answer = Some((question, result, at));
                 }
                 Stop::Later(question, position, budget) => {
@@ -393,7 +394,6 @@ impl<'a, C: Routed> Drive<'a, C> {
                     };
                     let (subscriber, args) = (Arc::clone(subscriber), Arc::clone(&args));
                     let asker = questioner.asker().clone();
-                    // Apart, so that a chain of modules that answer at once is a small future.
                     Box::pin(incarnation.call(self.worker, subscriber, args, budget, asker, asking)).await;
                 }
             }

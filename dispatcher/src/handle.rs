@@ -1,14 +1,17 @@
 //! The callers' side: finds the route, picks a worker, holds the deadline.
 
 use std::fmt;
+use std::future::{poll_fn, ready};
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use actix::{Actor as _, Addr, MailboxError};
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 use ganglion_actors::{
     Asker, CacheService, CallClass, Caller, Lineage, ModuleHandle, ModuleState, ModuleThread, TooDeep, Worker,
@@ -26,11 +29,10 @@ use crate::dispatcher::{Dispatch, Dispatcher, Drive, Requester, Serve, Served, S
 use crate::fold::Routed;
 use crate::intake::Intake;
 use crate::resources::{MountedResource, ResourceTable};
-use crate::route::{Route, RoutingTable};
+use crate::route::RoutingTable;
 use crate::routing::Routing;
 
 /// A worker as its callers see it.
-#[derive(Clone)]
 pub(crate) struct DispatchWorker {
     thread: Arc<ModuleThread>,
     dispatcher: Addr<Dispatcher>,
@@ -39,20 +41,20 @@ pub(crate) struct DispatchWorker {
 
 impl DispatchWorker {
     /// Starts the dispatcher of a thread.
-    fn start(thread: &Arc<ModuleThread>, refused: &Arc<AtomicU64>) -> Self {
+    fn start(thread: &Arc<ModuleThread>, refused: &Arc<AtomicU64>) -> Arc<Self> {
         let intake = Arc::new(Intake::new(Arc::clone(refused)));
         let (own, own_intake) = (Arc::clone(thread), Arc::clone(&intake));
-        Self {
+        Arc::new(Self {
             thread: Arc::clone(thread),
             dispatcher: Dispatcher::start_in_arbiter(thread.arbiter(), move |_| Dispatcher::new(own, own_intake)),
             intake,
-        }
+        })
     }
 }
 
 /// The workers of this moment.
 pub(crate) struct DispatchWorkers {
-    workers: ArcSwap<Vec<DispatchWorker>>,
+    workers: ArcSwap<Vec<Arc<DispatchWorker>>>,
     refused: Arc<AtomicU64>,
 }
 
@@ -75,7 +77,7 @@ impl WorkerListener for DispatchWorkers {
         let before = self.workers.rcu(|workers| {
             let mut workers = Vec::clone(workers);
             if let Some(worker) = workers.get_mut(worker.get()) {
-                *worker = fresh.clone();
+                *worker = Arc::clone(&fresh);
             }
             workers
         });
@@ -155,23 +157,27 @@ impl DispatchHandle {
     /// Asks for a caller, until a deadline or below a call of a module; otherwise like [`ask`](Self::ask). Below too many
     /// calls (`dispatch.max_depth`) nobody is asked: the decision is the constant error, without steps.
     pub async fn ask_in<C: Routed>(&self, context: AskContext, args: C) -> Decision<C> {
-        let route = match self.shared.routing.tables().routes.route::<C>() {
-            Some(route) if !route.subscriptions().is_empty() => Arc::clone(route),
-            _ => return neutral(&args),
+        let (chain, asker, deadline) = match self.begin(context, args) {
+            Ok(begun) => begun,
+            Err(decision) => return decision,
         };
-        // Apart, so that a question that nobody subscribed to is a small future.
-        Box::pin(self.ask_route(route, context, args)).await
+        while self.leg(&chain, &asker, deadline).await.is_continue() {}
+        conclude(&chain, deadline)
     }
 
-    async fn ask_route<C: Routed>(&self, route: Arc<Route<C>>, context: AskContext, args: C) -> Decision<C> {
+    /// A chain at its start, who asks it, and its deadline; the decision itself, if nobody is to be asked.
+    #[expect(clippy::result_large_err, reason = "a decision is no error, and is moved once")]
+    fn begin<C: Routed>(&self, context: AskContext, args: C) -> Result<(SharedChain<C>, Asker, Instant), Decision<C>> {
+        let route = match self.shared.routing.tables().routes.route::<C>() {
+            Some(route) if !route.subscriptions().is_empty() => Arc::clone(route),
+            _ => return Err(neutral(&args)),
+        };
         let (asker, deadline) = context.begin(self.shared.deadline);
         if let Some(above) = self.too_deep_below(&asker) {
             self.refuse(above, C::SPEC.name);
-            return undecided();
+            return Err(undecided());
         }
-        let chain = SharedChain::new(Chain::new(route, args));
-        while self.leg(&chain, &asker, deadline).await.is_continue() {}
-        conclude(&chain, deadline)
+        Ok((SharedChain::new(Chain::new(route, args)), asker, deadline))
     }
 
     /// Asks in the current task, on the worker's own thread: what its dispatcher does with a message, without the message.
@@ -181,16 +187,10 @@ impl DispatchHandle {
     /// # Cancellation
     /// As if its dispatcher were dropped: a call that runs in this task ends at its next await.
     pub async fn ask_on<C: Routed>(&self, worker: &Worker, args: C) -> Decision<C> {
-        let route = match self.shared.routing.tables().routes.route::<C>() {
-            Some(route) if !route.subscriptions().is_empty() => Arc::clone(route),
-            _ => return neutral(&args),
+        let (chain, asker, deadline) = match self.begin(AskContext::new(), args) {
+            Ok(begun) => begun,
+            Err(decision) => return decision,
         };
-        let (asker, deadline) = AskContext::new().begin(self.shared.deadline);
-        if let Some(above) = self.too_deep_below(&asker) {
-            self.refuse(above, C::SPEC.name);
-            return undecided();
-        }
-        let chain = SharedChain::new(Chain::new(route, args));
         let drive = Drive {
             worker,
             chain: &chain,
@@ -235,7 +235,27 @@ impl DispatchHandle {
         };
         let whose = (CallClass::of(C::SPEC.combine), asker.caller);
         let sent = worker.intake.send(&worker.dispatcher, whose, dispatch);
-        match self.wait(&worker, sent, deadline, || chain.lock().withdraw()).await {
+        let mut sent = pin!(sent);
+        let Some(ended) = on_its_thread(&worker.thread, sent.as_mut()).await else {
+            // Apart, so that a question on the worker's own thread is a small future.
+            return Box::pin(self.watch_leg(&worker, sent, chain, deadline)).await;
+        };
+        match ended {
+            Ok(()) => ControlFlow::Break(()),
+            // The thread has ended.
+            Err(_) => Box::pin(self.watch_leg(&worker, ready(ended), chain, deadline)).await,
+        }
+    }
+
+    /// Waits for a leg to end.
+    async fn watch_leg<C: Routed>(
+        &self,
+        worker: &DispatchWorker,
+        sent: impl Future<Output = Result<(), MailboxError>>,
+        chain: &SharedChain<C>,
+        deadline: Instant,
+    ) -> ControlFlow<()> {
+        match self.wait(worker, sent, deadline, || chain.lock().withdraw()).await {
             LetGo::Done(()) | LetGo::Over => return ControlFlow::Break(()),
             LetGo::Withdrawn => return ControlFlow::Continue(()),
             LetGo::GivenUp => {}
@@ -352,15 +372,18 @@ impl DispatchHandle {
         }
     }
 
-    /// The worker that the fewest dispatches wait for, in turn among equals; one that runs module code right now has one
-    /// more. One that may be blocked, or that has ended, is passed over as long as there is another.
-    fn least_loaded(&self) -> DispatchWorker {
+    /// The worker that the fewest dispatches wait for; one that runs module code right now has one more. Among equals it is
+    /// the one whose thread this is, else they take turns. One that may be blocked, or that has ended, is passed over as long
+    /// as there is another.
+    fn least_loaded(&self) -> Arc<DispatchWorker> {
         let workers = self.shared.workers.workers.load();
         let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed) % workers.len();
         let (before, after) = workers.split_at(turn);
         let load = |worker: &DispatchWorker| {
-            let load = worker.intake.load() + usize::from(worker.thread.is_busy());
-            (worker.thread.has_ended(), worker.thread.is_suspect(), load)
+            let elsewhere = !worker.thread.is_here();
+            // Whose code asks here is about to wait.
+            let load = worker.intake.load() + usize::from(elsewhere && worker.thread.is_busy());
+            (worker.thread.has_ended(), worker.thread.is_suspect(), load, elsewhere)
         };
         let mut best = &workers[turn];
         for worker in after.iter().chain(before) {
@@ -368,7 +391,7 @@ impl DispatchHandle {
                 best = worker;
             }
         }
-        best.clone()
+        Arc::clone(best)
     }
 
     /// The routes of this moment.
@@ -429,9 +452,22 @@ impl DispatchHandle {
     }
 }
 
+/// Waits on the worker's own thread; `None` as soon as it waits elsewhere. While the worker is blocked nobody could act on
+/// it here, and while it is not it keeps deadlines itself: so neither a timer nor the watchdog's word is waited for.
+fn on_its_thread<F: Future + Unpin>(thread: &ModuleThread, mut future: F) -> impl Future<Output = Option<F::Output>> {
+    poll_fn(move |cx| match future.poll_unpin(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if thread.is_here() => Poll::Pending,
+        Poll::Pending => Poll::Ready(None),
+    })
+}
+
 /// Takes the decision of a chain, which is concluded from what is known if its worker did not.
 fn conclude<C: Routed>(chain: &SharedChain<C>, deadline: Instant) -> Decision<C> {
     let mut chain = chain.lock();
+    if let Some(decision) = chain.take_decision() {
+        return decision;
+    }
     let now = Instant::now();
     if now >= deadline {
         chain.expire(now);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ganglion_actors::{Incarnation, ModuleHandle, Modules};
+use ganglion_actors::{Incarnation, ModuleHandle, ModuleId, Modules};
 use ganglion_api::{
     Callback, CallbackSpec, Category, Combine, FailureKind, JsonError, LoginType, OnUpdate, OwnedServerName,
     Registered, Registration, ServerName, Subscriber, Then, reference, visit_all,
@@ -52,7 +52,7 @@ impl Target for Arc<Incarnation> {
 /// One module's place on a route.
 pub struct Subscription<C: Callback, H = Arc<Incarnation>> {
     /// The module's id.
-    pub id: Arc<str>,
+    pub id: ModuleId,
     /// What its failures count as here.
     pub policy: Policy,
     /// Its function.
@@ -147,7 +147,7 @@ pub struct RoutingTable {
     routes: Vec<Box<dyn Any + Send + Sync>>,
     overview: Vec<Vec<ModuleHandle>>,
     login_types: BTreeMap<String, LoginType>,
-    ignored: Vec<(Arc<str>, &'static CallbackSpec)>,
+    ignored: Vec<(ModuleId, &'static CallbackSpec)>,
 }
 
 impl fmt::Debug for RoutingTable {
@@ -232,7 +232,7 @@ impl RoutingTable {
 
     /// Registrations that are never asked, since another module owns the callback.
     #[must_use]
-    pub fn ignored(&self) -> &[(Arc<str>, &'static CallbackSpec)] {
+    pub fn ignored(&self) -> &[(ModuleId, &'static CallbackSpec)] {
         &self.ignored
     }
 
@@ -277,7 +277,7 @@ fn login_types(modules: &[&RoutedModule]) -> Result<BTreeMap<String, LoginType>,
 }
 
 /// The first registration of a background update controller owns the category; the others are ignored, as in Synapse.
-fn keep_owner(entries: &mut [Vec<Entry<'_>>]) -> Vec<(Arc<str>, &'static CallbackSpec)> {
+fn keep_owner(entries: &mut [Vec<Entry<'_>>]) -> Vec<(ModuleId, &'static CallbackSpec)> {
     let Some(owner) = entries[OnUpdate::INDEX].first() else {
         return Vec::new();
     };
@@ -288,7 +288,7 @@ fn keep_owner(entries: &mut [Vec<Entry<'_>>]) -> Vec<(Arc<str>, &'static Callbac
             entries.retain(|entry| {
                 let owned = entry.module.id() == owner && entry.registration.group() == group;
                 if !owned {
-                    ignored.push((Arc::from(entry.module.id()), spec));
+                    ignored.push((entry.module.incarnation.module().module_id(), spec));
                 }
                 owned
             });
@@ -308,7 +308,7 @@ impl RouteBuilder<'_> {
     fn build<C: Callback>(&mut self) {
         let subscriptions = self.entries[C::INDEX].iter().filter_map(|entry| {
             Some(Subscription {
-                id: Arc::from(entry.module.id()),
+                id: entry.module.incarnation.module().module_id(),
                 policy: Policy::resolve(&entry.module.on_failure, self.on_failure, &C::SPEC),
                 // `None` would be a registration under another callback's index, which `Registration` rules out.
                 subscriber: entry.registration.subscriber::<C>()?,

@@ -251,7 +251,7 @@ impl Run<'_> {
             return;
         }
         let subscriptions = self.replies.iter().enumerate().map(|(index, _)| Subscription {
-            id: Arc::from(index.to_string()),
+            id: index.to_string().as_str().into(),
             policy: Policy::resolve(self.rules.0, self.rules.1, &C::SPEC),
             subscriber: Arc::new(Stub) as Arc<dyn Subscriber<C>>,
             incarnation: (),

@@ -13,10 +13,10 @@ use std::task::{Context, Poll, Waker};
 use ganglion_api::{CallFailure, Callback, FailureKind, LocalFuture, ModuleError, Subscriber};
 use tokio::time::Instant;
 
+use super::call::Passed;
 use super::worker::Part;
 use super::{Budget, Incarnation, Place, Worker};
 use crate::admission::Permit;
-use crate::breaker::Pass;
 use crate::course::Course;
 use crate::gate::Entrance;
 use crate::guard::{Panic, guarded};
@@ -90,7 +90,7 @@ pub struct Entry<'a> {
     worker: &'a Worker,
     part: Rc<Part>,
     operation: Operation,
-    pass: Option<Pass>,
+    pass: Option<Passed<'a>>,
     gating: bool,
     taken: Taken,
 }
@@ -107,7 +107,7 @@ pub struct Waiting<'a, C: Callback> {
     worker: &'a Worker,
     part: Rc<Part>,
     operation: Operation,
-    pass: Option<Pass>,
+    pass: Option<Passed<'a>>,
     frame: Rc<Frame>,
     code: LocalFuture<'a, Result<C::Answer, ModuleError>>,
     budget: Budget,
@@ -138,7 +138,7 @@ impl Incarnation {
             return None;
         }
         let pass = match module.breaker(operation) {
-            Some(breaker) => Some(breaker.admit_at_once()?),
+            Some(breaker) => Some((breaker, breaker.admit_at_once()?)),
             None => None,
         };
         let gating = CallClass::of(C::SPEC.combine) == CallClass::Gating;
@@ -290,7 +290,7 @@ impl Incarnation {
         &self,
         part: &Part,
         operation: Operation,
-        pass: Option<Pass>,
+        pass: Option<Passed<'_>>,
         result: &mut Result<T, CallFailure>,
         budget: Budget,
         hurried: bool,
@@ -301,7 +301,9 @@ impl Incarnation {
         }
         let ended = Ended::of(result);
         let took = now.saturating_duration_since(budget.now);
-        self.judged(operation, pass, Ok(ended), budget, hurried, took, now);
+        if let Some(passed) = pass {
+            self.judged(operation, passed, Ok(ended), budget, hurried, took, now);
+        }
         part.tally.count(ended.failure());
         part.tally.took(took);
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::worker::Part;
 use super::{Incarnation, Place, Worker};
 use crate::admission::{Ledger, Reclaim, Refusal};
-use crate::breaker::{Judged, Pass};
+use crate::breaker::{Breaker, Judged, Pass};
 use crate::course::{Course, at_once};
 use crate::module_actor::{Asking, Call, Ended, Invoke, ModuleActor, Respond, Work};
 use crate::nesting::{Asker, Held};
@@ -43,6 +43,9 @@ impl Budget {
         self.whole
     }
 }
+
+/// A breaker that let a call pass.
+pub(super) type Passed<'a> = (&'a Breaker, Pass);
 
 impl Incarnation {
     /// The budget of a call that is made now, in a chain with this deadline.
@@ -180,15 +183,9 @@ impl Incarnation {
         let result = self.run(part.replica.clone(), call).await;
         let ended = worker.now();
         let took = ended.saturating_duration_since(begun);
-        self.judged(
-            operation,
-            pass.map(|(_, pass)| pass),
-            result,
-            budget,
-            hurried,
-            took,
-            ended,
-        );
+        if let Some(passed) = pass {
+            self.judged(operation, passed, result, budget, hurried, took, ended);
+        }
         Ok(result?)
     }
 
@@ -196,18 +193,15 @@ impl Incarnation {
     pub(super) fn judged(
         &self,
         operation: Operation,
-        pass: Option<Pass>,
+        (breaker, pass): Passed<'_>,
         result: Result<Ended, FailureKind>,
         budget: Budget,
         hurried: bool,
         took: Duration,
         now: Instant,
     ) {
-        let (Some(breaker), Some(pass)) = (self.module.breaker(operation), pass) else {
-            return;
-        };
         // Else others had the time that it lacked.
-        let had_time = (budget.whole || !hurried) && took >= (budget.until - budget.now) / 2;
+        let had_time = || (budget.whole || !hurried) && took >= (budget.until - budget.now) / 2;
         match judge(result, had_time) {
             Some(judged) => {
                 if breaker.record(pass, judged, took, now) {
@@ -296,14 +290,14 @@ impl Incarnation {
 
 /// What a call says about the health of its module; nothing, if the module was not reached, or did not answer in a time that
 /// was not its own. A Matrix error is what a module means to say, so it speaks for its health.
-fn judge(result: Result<Ended, FailureKind>, had_time: bool) -> Option<Judged> {
+fn judge(result: Result<Ended, FailureKind>, had_time: impl Fn() -> bool) -> Option<Judged> {
     match result {
         Ok(Ended::Failed {
             kind: FailureKind::DeadlineExceeded,
             ..
         })
         | Err(FailureKind::DeadlineExceeded)
-            if !had_time =>
+            if !had_time() =>
         {
             None
         }
