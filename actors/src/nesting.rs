@@ -4,7 +4,7 @@
 //! deeper, has no more time than is left, and where it reaches the same module it uses the permit of the call above, which
 //! waits for it. So neither a cycle nor a module with a single permit waits for itself.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -199,18 +199,17 @@ pub trait Modules: Send + Sync {
 }
 
 /// Which module a call is for.
-#[derive(Clone)]
 pub(crate) enum Whose {
     Module(ModuleHandle),
     /// The one at this position.
-    At(Arc<dyn Modules>, usize),
+    At(Arc<dyn Modules>, Cell<usize>),
 }
 
 impl Whose {
     fn module(&self) -> &ModuleHandle {
         match self {
             Self::Module(module) => module,
-            Self::At(modules, position) => modules.at(*position),
+            Self::At(modules, position) => modules.at(position.get()),
         }
     }
 }
@@ -219,9 +218,9 @@ impl Whose {
 pub(crate) struct Frame {
     pub(crate) whose: Whose,
     pub(crate) operation: Operation,
-    pub(crate) until: Instant,
+    until: Cell<Instant>,
     pub(crate) asker: Asker,
-    pub(crate) permit: RefCell<Kept>,
+    permit: RefCell<Kept>,
 }
 
 impl Frame {
@@ -229,19 +228,35 @@ impl Frame {
         Self {
             whose: Whose::Module(module.clone()),
             operation,
-            until,
+            until: Cell::new(until),
             asker,
             permit: RefCell::new(Kept::Unlent(permit)),
         }
     }
 
-    /// Makes it that of another call of the same callback.
-    pub(crate) fn set(&mut self, position: usize, until: Instant, permit: Kept) {
-        if let Whose::At(_, at) = &mut self.whose {
-            *at = position;
+    /// For calls of one callback, one after the other. The first is still to [begin](Self::begin).
+    pub(crate) fn of_route(modules: Arc<dyn Modules>, operation: Operation, asker: Asker) -> Self {
+        Self {
+            whose: Whose::At(modules, Cell::new(0)),
+            operation,
+            until: Cell::new(Instant::now()),
+            asker,
+            permit: RefCell::default(),
         }
-        self.until = until;
-        *self.permit.get_mut() = permit;
+    }
+
+    /// From now on it is that of the call of the module at this position.
+    pub(crate) fn begin(&self, at: usize, until: Instant, permit: Kept) {
+        if let Whose::At(_, position) = &self.whose {
+            position.set(at);
+        }
+        self.until.set(until);
+        self.permit.replace(permit);
+    }
+
+    /// Its call has ended: nobody needs the permit any more.
+    pub(crate) fn end(&self) {
+        self.permit.take();
     }
 
     /// Runs the call's code.
@@ -249,7 +264,7 @@ impl Frame {
         Scoped::new(Here::Call(self), run)
     }
 
-    /// Runs the call's code for one poll.
+    /// Runs code of its calls that does not wait.
     pub(crate) fn within<T>(self: &Rc<Self>, run: impl FnOnce() -> T) -> T {
         let mut here = Some(Here::Call(Rc::clone(self)));
         let _inside = Inside::new(&mut here);
@@ -266,7 +281,7 @@ impl Frame {
         let above = self.asker.above.as_ref().map(|above| Arc::clone(&above.call));
         let lendable = self.permit.borrow_mut().lendable();
         Lineage {
-            until: Some(self.until),
+            until: Some(self.until.get()),
             call: Arc::new(Ancestor {
                 module: self.whose.module().clone(),
                 operation: self.operation,
@@ -445,7 +460,7 @@ impl Drop for Waiting<'_> {
 /// How much of its budget the current call of a module has left; `None` outside of one.
 pub(crate) fn remaining() -> Option<Duration> {
     let until = HERE.try_with(|here| match &*here.borrow() {
-        Some(Here::Call(frame)) => Some(frame.until),
+        Some(Here::Call(frame)) => Some(frame.until.get()),
         Some(Here::Below(lineage)) => lineage.until,
         None => None,
     });

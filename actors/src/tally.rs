@@ -36,9 +36,11 @@ impl Tally {
         }
     }
 
-    /// The module's code took part in a call for so long.
-    pub(crate) fn took(&self, duration: Duration) {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    /// One more call, in which the module's code took part. It took so long.
+    pub(crate) fn took_part(&self, failure: Option<FailureKind>, duration: Duration) {
+        self.count(failure);
+        let whole = duration.as_secs().saturating_mul(1_000_000_000);
+        let nanos = whole.saturating_add(duration.subsec_nanos().into());
         // Most calls are in the first buckets.
         let bucket = BOUNDS.iter().position(|bound| nanos <= bound * 1_000);
         add(&self.buckets[bucket.unwrap_or(BOUNDS.len())], 1);
@@ -107,16 +109,20 @@ mod tests {
     #[test]
     fn tallies_are_added_up_and_durations_fall_into_their_buckets() {
         let (one, two) = (Tally::default(), Tally::default());
-        one.count(None);
-        one.count(Some(FailureKind::Panicked));
-        two.count(Some(FailureKind::Panicked));
-        for (tally, nanos) in [(&one, 0), (&one, 1_000), (&two, 1_001), (&two, 9_000_000_000)] {
-            tally.took(Duration::from_nanos(nanos));
+        two.count(Some(FailureKind::Overloaded));
+        let panicked = Some(FailureKind::Panicked);
+        for (tally, failure, nanos) in [
+            (&one, None, 0),
+            (&one, panicked, 1_000),
+            (&two, panicked, 1_001),
+            (&two, None, 9_000_000_000),
+        ] {
+            tally.took_part(failure, Duration::from_nanos(nanos));
         }
         let mut totals = Totals::default();
         totals.add(&one);
         totals.add(&two);
-        assert_eq!((totals.calls, totals.failures[FailureKind::Panicked as usize]), (3, 2));
+        assert_eq!((totals.calls, totals.failures[FailureKind::Panicked as usize]), (5, 2));
         let durations = totals.durations;
         assert_eq!(
             (durations.count(), durations.sum()),

@@ -193,12 +193,14 @@ impl<C: Routed, H: Target> Chain<C, H> {
 
     /// The module that is being asked answered or failed. Nothing happens if the chain has gone on without it.
     pub fn answer(&mut self, question: Question, answer: Result<C::Answer, CallFailure>, now: Instant) {
-        if let Some(asked) = self.asked.take_if(|asked| asked.question == question) {
-            if let Err(failure) = &answer {
-                self.harmed(&asked, failure.kind);
-            }
-            self.settle(answer, now.saturating_duration_since(asked.at));
+        let Some(asked) = self.asked.as_ref().filter(|asked| asked.question == question) else {
+            return;
+        };
+        let duration = now.saturating_duration_since(asked.at);
+        if let Err(failure) = &answer {
+            self.harmed(asked, failure.kind);
         }
+        self.settle(answer, duration);
     }
 
     /// A worker is to go on with the next leg, unless a module's code has begun. Says whether that is so.

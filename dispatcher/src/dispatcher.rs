@@ -368,10 +368,11 @@ impl<'a, C: Routed> Drive<'a, C> {
             (Arc::clone(chain.route()), Arc::clone(chain.args()))
         };
         let modules = Arc::clone(&route) as Arc<dyn Modules>;
-        let mut questioner = Questioner::new(modules, asker);
+        let mut questioner = Questioner::new::<C>(modules, asker);
         let mut answer = None;
         loop {
-            match self.run_at_once(&route, &args, &mut questioner, answer.take()) {
+            let asked = answer.take();
+            match questioner.run(|questioner| self.run_at_once(&route, &args, questioner, asked)) {
                 Stop::Over => return,
                 Stop::Rewritten => {}
                 Stop::Waits(question, waiting) => {
@@ -406,7 +407,7 @@ impl<'a, C: Routed> Drive<'a, C> {
         &self,
         route: &'r Route<C>,
         args: &'r Arc<C>,
-        questioner: &mut Questioner,
+        questioner: &Questioner,
         mut answer: Option<(Question, Result<C::Answer, CallFailure>, Instant)>,
     ) -> Stop<'r, C>
     where

@@ -3,7 +3,6 @@
 //! This is the mailbox's fast path. Most modules answer without waiting, and then a call is one poll, with everything that
 //! guards it and without a message, a timer or an allocation. A call that does wait goes on in the same task.
 
-use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,15 +12,17 @@ use std::task::{Context, Poll, Waker};
 use ganglion_api::{CallFailure, Callback, FailureKind, LocalFuture, ModuleError, Subscriber};
 use tokio::time::Instant;
 
-use super::call::Passed;
+use super::call::{Passed, Terms};
 use super::worker::Part;
 use super::{Budget, Incarnation, Place, Worker};
 use crate::admission::Permit;
+use crate::breaker::Judged;
 use crate::course::Course;
 use crate::gate::Entrance;
 use crate::guard::{Panic, guarded};
+use crate::handle::ModuleHandle;
 use crate::module_actor::Ended;
-use crate::nesting::{Asker, Frame, Kept, Modules, Whose};
+use crate::nesting::{Asker, Frame, Kept, Modules};
 use crate::probe::Operation;
 use crate::queue::CallClass;
 use crate::thread::Taken;
@@ -43,19 +44,22 @@ impl TakenAtOnce {
 /// Who asks the modules of one route, one after the other.
 pub struct Questioner {
     modules: Arc<dyn Modules>,
+    operation: Operation,
     asker: Asker,
-    /// That of the call before, to be used again.
-    frame: Option<Rc<Frame>>,
+    frame: Rc<Frame>,
 }
 
 impl Questioner {
     /// Asks the modules at these positions.
     #[must_use]
-    pub fn new(modules: Arc<dyn Modules>, asker: Asker) -> Self {
+    pub fn new<C: Callback>(modules: Arc<dyn Modules>, asker: Asker) -> Self {
+        let operation = Operation::callback::<C>();
+        let frame = Frame::of_route(Arc::clone(&modules), operation, asker.clone());
         Self {
             modules,
+            operation,
             asker,
-            frame: None,
+            frame: Rc::new(frame),
         }
     }
 
@@ -65,40 +69,38 @@ impl Questioner {
         &self.asker
     }
 
-    /// The frame of its next call.
-    fn frame(&mut self, position: usize, operation: Operation, until: Instant, permit: Kept) -> Rc<Frame> {
-        if let Some(mut frame) = self.frame.take()
-            && let Some(again) = Rc::get_mut(&mut frame)
-        {
-            again.set(position, until, permit);
-            return frame;
+    /// Begins with calls that do not wait, until one does.
+    pub fn run<T>(&mut self, run: impl FnOnce(&Self) -> T) -> T {
+        if Rc::strong_count(&self.frame) > 1 {
+            // A call that waits has it.
+            let frame = Frame::of_route(Arc::clone(&self.modules), self.operation, self.asker.clone());
+            self.frame = Rc::new(frame);
         }
-        let whose = Whose::At(Arc::clone(&self.modules), position);
-        Rc::new(Frame {
-            whose,
-            operation,
-            until,
-            asker: self.asker.clone(),
-            permit: RefCell::new(permit),
-        })
+        let this = &*self;
+        this.frame.within(|| run(this))
     }
 }
 
-/// The right to begin a call now. What was taken for it is given back when it is dropped.
+/// What was taken for a visit to a module's code. It is given back when this is dropped.
+struct Toll<'a> {
+    module: &'a ModuleHandle,
+    taken: Taken,
+}
+
+impl Drop for Toll<'_> {
+    fn drop(&mut self) {
+        self.module.give_back(self.taken);
+    }
+}
+
+/// The right to begin a call now.
 pub struct Entry<'a> {
     incarnation: &'a Incarnation,
     worker: &'a Worker,
     part: Rc<Part>,
-    operation: Operation,
     pass: Option<Passed<'a>>,
     gating: bool,
-    taken: Taken,
-}
-
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        self.incarnation.module.give_back(self.taken);
-    }
+    toll: Toll<'a>,
 }
 
 /// A call whose code has begun and waits for something.
@@ -106,11 +108,9 @@ pub struct Waiting<'a, C: Callback> {
     incarnation: &'a Incarnation,
     worker: &'a Worker,
     part: Rc<Part>,
-    operation: Operation,
-    pass: Option<Passed<'a>>,
+    terms: Terms<'a>,
     frame: Rc<Frame>,
-    code: LocalFuture<'a, Result<C::Answer, ModuleError>>,
-    budget: Budget,
+    code: Code<'a, C::Answer>,
 }
 
 /// How a call went on.
@@ -147,79 +147,89 @@ impl Incarnation {
             incarnation: self,
             worker,
             part: worker.part(self),
-            operation,
             pass,
             gating,
-            taken,
+            toll: Toll { module, taken },
         })
     }
 }
 
 impl<'a> Entry<'a> {
     /// Begins the call: of the module at this position, until its budget is over.
+    #[inline]
     pub fn call<C: Callback>(
-        mut self,
-        questioner: &mut Questioner,
+        self,
+        questioner: &Questioner,
         position: usize,
         subscriber: &'a dyn Subscriber<C>,
         args: &'a C,
         budget: Budget,
     ) -> AtOnce<'a, C> {
-        let (incarnation, worker) = (self.incarnation, self.worker);
-        let part = Rc::clone(&self.part);
-        let permit = Kept::AtOnce(TakenAtOnce {
+        let Self {
+            incarnation,
+            worker,
+            part,
+            pass,
+            gating,
+            mut toll,
+        } = self;
+        let frame = &questioner.frame;
+        let terms = Terms {
+            operation: questioner.operation,
+            pass,
+            budget,
+            hurried: questioner.asker.hurried,
+        };
+        let permit = TakenAtOnce {
             part: Rc::clone(&part),
-            gating: self.gating,
-        });
-        let frame = questioner.frame(position, self.operation, budget.until, permit);
+            gating,
+        };
+        frame.begin(position, budget.until, Kept::AtOnce(permit));
         let watched = &worker.thread().watched;
-        let visit = watched.probe.enter(incarnation.site(self.operation));
+        let visit = watched.probe.enter(incarnation.site(terms.operation));
         // From now on the visit holds it.
-        watched.hold(visit, std::mem::take(&mut self.taken));
+        watched.hold(visit, std::mem::take(&mut toll.taken));
         let mut code = None;
-        let polled = frame.within(|| poll_once(&mut code, || subscriber.call(args)));
+        let polled = poll_once(&mut code, || subscriber.call(args));
         if polled.is_pending() {
             frame.goes_on();
         }
-        incarnation.module.give_back(watched.let_go());
+        toll.taken = watched.let_go();
         watched.probe.leave();
-        let (operation, pass) = (self.operation, self.pass);
-        match (polled, code) {
-            (Poll::Pending, Some(code)) => AtOnce::Waits(Waiting {
-                incarnation,
-                worker,
-                part,
-                operation,
-                pass,
-                frame,
-                code,
-                budget,
-            }),
-            (Poll::Pending, None) => unreachable!("what is pending is there"),
-            (Poll::Ready(mut result), _) => {
-                drop(frame.permit.take());
-                questioner.frame = Some(frame);
-                let now = worker.now();
-                if now > budget.until && !is_panic(&result) {
-                    result = Err(FailureKind::DeadlineExceeded.into());
-                }
-                incarnation.ended_here(
-                    &part,
-                    operation,
-                    pass,
-                    &mut result,
-                    budget,
-                    questioner.asker.hurried,
-                    now,
-                );
-                AtOnce::Ended(result, now)
+        drop(toll);
+        let result = match (polled, code) {
+            (Poll::Ready(result), _) => result,
+            (Poll::Pending, code) => {
+                return AtOnce::Waits(Waiting {
+                    incarnation,
+                    worker,
+                    part,
+                    terms,
+                    frame: Rc::clone(frame),
+                    // What is pending is there.
+                    code: code.unwrap_or_else(|| Box::pin(std::future::pending())),
+                });
+            }
+        };
+        frame.end();
+        let now = worker.now();
+        match result {
+            Ok(answer) if now <= budget.until => {
+                let took = now.saturating_duration_since(budget.now);
+                incarnation.record(&terms, Judged::Success, took, now);
+                part.tally.took_part(None, took);
+                AtOnce::Ended(Ok(answer), now)
+            }
+            Err(failure) if now <= budget.until || failure.kind == FailureKind::Panicked => {
+                AtOnce::Ended(incarnation.ended_here(&part, &terms, Err(failure), now), now)
+            }
+            // An error that came too late decides as little as an answer.
+            _late => {
+                let late = Err(FailureKind::DeadlineExceeded.into());
+                AtOnce::Ended(incarnation.ended_here(&part, &terms, late, now), now)
             }
         }
     }
-}
-
-fn is_panic<T>(result: &Result<T, CallFailure>) -> bool {
-    matches!(result, Err(failure) if failure.kind == FailureKind::Panicked)
 }
 
 type Code<'a, T> = LocalFuture<'a, Result<T, ModuleError>>;
@@ -259,28 +269,37 @@ impl<'a, C: Callback> Waiting<'a, C> {
             incarnation,
             worker,
             part,
-            operation,
-            pass,
+            terms,
             frame,
             code,
-            budget,
         } = self;
-        let hurried = frame.asker.hurried;
+        let until = terms.budget.until;
         let entrance = Entrance {
             held_up: Some(course.held_up()),
-            ..incarnation.entrance(operation)
+            ..incarnation.entrance(terms.operation)
         };
-        let run = course.follow(frame.scope(code), budget.until);
-        let mut result = guarded(entrance, run, budget.until, incarnation.ended()).await;
+        let ends = Ends(frame);
+        let run = course.follow(Rc::clone(&ends.0).scope(code), until);
+        let result = guarded(entrance, run, until, incarnation.ended()).await;
+        drop(ends);
         let now = worker.now();
-        incarnation.ended_here(&part, operation, pass, &mut result, budget, hurried, now);
-        (result, now)
+        (incarnation.ended_here(&part, &terms, result, now), now)
     }
 
     /// The course of the rest of the call.
     #[must_use]
     pub fn course(&self) -> Course {
-        Course::begun(self.budget.until, self.budget.whole)
+        let Budget { until, whole, .. } = self.terms.budget;
+        Course::begun(until, whole)
+    }
+}
+
+/// The call of a frame has ended when this is dropped.
+struct Ends(Rc<Frame>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -289,22 +308,17 @@ impl Incarnation {
     fn ended_here<T>(
         &self,
         part: &Part,
-        operation: Operation,
-        pass: Option<Passed<'_>>,
-        result: &mut Result<T, CallFailure>,
-        budget: Budget,
-        hurried: bool,
+        terms: &Terms<'_>,
+        mut result: Result<T, CallFailure>,
         now: Instant,
-    ) {
-        if let Err(failure) = result {
-            self.failed(operation, failure);
+    ) -> Result<T, CallFailure> {
+        if let Err(failure) = &mut result {
+            self.failed(terms.operation, failure);
         }
-        let ended = Ended::of(result);
-        let took = now.saturating_duration_since(budget.now);
-        if let Some(passed) = pass {
-            self.judged(operation, passed, Ok(ended), budget, hurried, took, now);
-        }
-        part.tally.count(ended.failure());
-        part.tally.took(took);
+        let ended = Ended::of(&result);
+        let took = now.saturating_duration_since(terms.budget.now);
+        self.judged(terms, Ok(ended), took, now);
+        part.tally.took_part(ended.failure(), took);
+        result
     }
 }

@@ -47,6 +47,15 @@ impl Budget {
 /// A breaker that let a call pass.
 pub(super) type Passed<'a> = (&'a Breaker, Pass);
 
+/// On what terms a call was made.
+pub(super) struct Terms<'a> {
+    pub(super) operation: Operation,
+    pub(super) pass: Option<Passed<'a>>,
+    pub(super) budget: Budget,
+    /// Who asks has less time than the configured deadline.
+    pub(super) hurried: bool,
+}
+
 impl Incarnation {
     /// The budget of a call that is made now, in a chain with this deadline.
     #[must_use]
@@ -114,9 +123,11 @@ impl Incarnation {
         {
             Ok(Ended::Withdrawn) => {}
             Ok(ended) => {
-                part.tally.count(ended.failure());
-                if ended != Ended::Refused {
-                    part.tally.took(worker.now().saturating_duration_since(budget.now));
+                if ended == Ended::Refused {
+                    part.tally.count(ended.failure());
+                } else {
+                    let took = worker.now().saturating_duration_since(budget.now);
+                    part.tally.took_part(ended.failure(), took);
                 }
             }
             Err(failure) => {
@@ -150,7 +161,12 @@ impl Incarnation {
             Some((breaker, Some(pass))) => Some((breaker, pass)),
             None => None,
         };
-        let hurried = asker.hurried;
+        let terms = Terms {
+            operation,
+            pass,
+            budget,
+            hurried: asker.hurried,
+        };
         let course = Arc::new(Course::new(now, until, whole));
         let permit = self.permit(&part.ledger, W::CLASS, &asker, until, |place| asking.waits(place));
         let (permitted, permitted_at_once) = at_once(permit).await;
@@ -183,33 +199,32 @@ impl Incarnation {
         let result = self.run(part.replica.clone(), call).await;
         let ended = worker.now();
         let took = ended.saturating_duration_since(begun);
-        if let Some(passed) = pass {
-            self.judged(operation, passed, result, budget, hurried, took, ended);
-        }
+        self.judged(&terms, result, took, ended);
         Ok(result?)
     }
 
     /// Tells the breaker how a call ended, which it let pass.
-    pub(super) fn judged(
-        &self,
-        operation: Operation,
-        (breaker, pass): Passed<'_>,
-        result: Result<Ended, FailureKind>,
-        budget: Budget,
-        hurried: bool,
-        took: Duration,
-        now: Instant,
-    ) {
+    pub(super) fn judged(&self, terms: &Terms<'_>, result: Result<Ended, FailureKind>, took: Duration, now: Instant) {
+        let Budget {
+            now: made,
+            until,
+            whole,
+        } = terms.budget;
         // Else others had the time that it lacked.
-        let had_time = || (budget.whole || !hurried) && took >= (budget.until - budget.now) / 2;
-        match judge(result, had_time) {
-            Some(judged) => {
-                if breaker.record(pass, judged, took, now) {
-                    // It fails whatever it gets, such as one whose backend is down.
-                    self.module.poison().forget_hangs(operation);
-                }
-            }
-            None => breaker.withdraw(pass),
+        let had_time = || (whole || !terms.hurried) && took >= (until - made) / 2;
+        match (judge(result, had_time), terms.pass) {
+            (Some(judged), _) => self.record(terms, judged, took, now),
+            (None, Some((breaker, pass))) => breaker.withdraw(pass),
+            (None, None) => {}
+        }
+    }
+
+    pub(super) fn record(&self, terms: &Terms<'_>, judged: Judged, took: Duration, now: Instant) {
+        if let Some((breaker, pass)) = terms.pass
+            && breaker.record(pass, judged, took, now)
+        {
+            // It fails whatever it gets, such as one whose backend is down.
+            self.module.poison().forget_hangs(terms.operation);
         }
     }
 
