@@ -54,6 +54,11 @@ impl Callers {
         &self.threads[nth % self.threads.len()]
     }
 
+    /// Forgets what was noted.
+    pub(crate) fn forget(&self) {
+        drop(self.take_record());
+    }
+
     /// What was noted since the last time; nothing is noted any more.
     pub(super) fn take_record(&self) -> Record {
         let mut all = Record::default();
@@ -70,10 +75,12 @@ impl CallerThread {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new().name(format!("caller {nth}")).spawn(move || {
-            // Over when it is told so, or when there is nobody left to tell.
-            let _ = runtime.block_on(stopped);
-        })?;
+        let thread = std::thread::Builder::new()
+            .name(format!("caller {nth}"))
+            .spawn(move || {
+                // Over when it is told so, or when there is nobody left to tell.
+                let _ = runtime.block_on(stopped);
+            })?;
         Ok(Self {
             runtime: handle,
             record: Arc::default(),
@@ -188,7 +195,9 @@ impl Load {
             .map(|nth| {
                 let thread = callers.of(nth);
                 let (load, phase, record) = (self.clone(), Arc::clone(phase), Arc::clone(&thread.record));
-                thread.runtime.spawn(async move { load.ask_until(until, &phase, &record).await })
+                thread
+                    .runtime
+                    .spawn(async move { load.ask_until(until, &phase, &record).await })
             })
             .collect();
         for task in tasks {
@@ -220,7 +229,11 @@ impl Load {
             load: self.clone(),
             phase: Arc::clone(phase),
             places: Arc::clone(&places),
-            callers: callers.threads.iter().map(|thread| (thread.runtime.clone(), Arc::clone(&thread.record))).collect(),
+            callers: callers
+                .threads
+                .iter()
+                .map(|thread| (thread.runtime.clone(), Arc::clone(&thread.record)))
+                .collect(),
             until: Instant::now() + duration + CATCH_UP,
             waiter: Handle::current(),
         };
@@ -256,7 +269,10 @@ struct Scheduler {
 impl Scheduler {
     fn run(&self, rate: f64, ticks: u64) -> Schedule {
         wait_exactly();
-        let mut schedule = Schedule { ticks, ..Schedule::default() };
+        let mut schedule = Schedule {
+            ticks,
+            ..Schedule::default()
+        };
         let begin = Instant::now();
         for tick in 0..ticks {
             // Made before it is due.

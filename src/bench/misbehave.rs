@@ -39,7 +39,9 @@ impl Misbehaves {
 
 fn read(kind: &str) -> Result<Misbehave, String> {
     if let Some(text) = kind.strip_prefix("slow:") {
-        let duration = humantime::parse_duration(text).ok().filter(|duration| *duration <= MOST_SLOW);
+        let duration = humantime::parse_duration(text)
+            .ok()
+            .filter(|duration| *duration <= MOST_SLOW);
         return duration
             .map(Misbehave::Slow)
             .ok_or_else(|| "slow: write a duration of at most 1h such as slow:20ms".into());
@@ -114,10 +116,19 @@ mod tests {
 
     #[test]
     fn what_is_no_misbehaviour_is_refused_with_those_that_are() {
-        assert_eq!(Misbehaves::parse("x").unwrap_err(), "write ID=KIND, such as demo.DemoModule=hang");
-        assert_eq!(Misbehaves::parse("=hang").unwrap_err(), "write ID=KIND, such as demo.DemoModule=hang");
+        assert_eq!(
+            Misbehaves::parse("x").unwrap_err(),
+            "write ID=KIND, such as demo.DemoModule=hang"
+        );
+        assert_eq!(
+            Misbehaves::parse("=hang").unwrap_err(),
+            "write ID=KIND, such as demo.DemoModule=hang"
+        );
         let error = Misbehaves::parse("x=hangs").unwrap_err();
-        assert!(error.starts_with("expected panic, error, hang, ") && error.ends_with(", did you mean hang?"), "{error}");
+        assert!(
+            error.starts_with("expected panic, error, hang, ") && error.ends_with(", did you mean hang?"),
+            "{error}"
+        );
         assert!(Misbehaves::parse("x=slow:1y").is_err() && Misbehaves::parse("x=slow:").is_err());
     }
 }

@@ -62,7 +62,7 @@ const SYNAPSE: [(&str, u32); 52] = [
 ];
 
 /// How often a callback is asked while a busy server stores 100 000 events.
-pub(crate) fn frequency(callback: &str) -> u32 {
+fn frequency(callback: &str) -> u32 {
     let found = SYNAPSE.iter().find(|(name, _)| *name == callback);
     // A callback that is new here is as rare as the rarest.
     found.map_or(1, |(_, frequency)| *frequency)
@@ -141,7 +141,13 @@ mod tests {
             let mut rows = text.lines().filter(|line| line.starts_with(&format!("| `{name}` |")));
             let row = rows.next().unwrap_or_else(|| panic!("{name} is not documented"));
             assert_eq!(rows.next(), None, "{name} is documented twice");
-            let documented: String = row.split('|').nth(2).unwrap().chars().filter(char::is_ascii_digit).collect();
+            let documented: String = row
+                .split('|')
+                .nth(2)
+                .unwrap()
+                .chars()
+                .filter(char::is_ascii_digit)
+                .collect();
             assert_eq!(documented, frequency.to_string(), "{name}");
         }
         let sum: u32 = SYNAPSE.iter().map(|(_, frequency)| frequency).sum();
@@ -149,7 +155,12 @@ mod tests {
     }
 
     fn thousands(number: u32) -> String {
-        format!("{} {:03} {:03}", number / 1_000_000, number / 1000 % 1000, number % 1000)
+        format!(
+            "{} {:03} {:03}",
+            number / 1_000_000,
+            number / 1000 % 1000,
+            number % 1000
+        )
     }
 
     proptest! {

@@ -24,9 +24,8 @@ mod text;
 
 pub(crate) use self::compare::compare;
 pub(crate) use self::load::{Callers, Load, Phase};
-pub(crate) use self::machine::Machine;
 pub(crate) use self::misbehave::{Misbehaves, Misbehaving};
-pub(crate) use self::mix::{Mix, frequency};
+pub(crate) use self::mix::Mix;
 pub(crate) use self::pace::Pace;
 pub(crate) use self::questions::{Homeserver, Questions};
 pub(crate) use self::report::report;

@@ -43,7 +43,7 @@ pub(super) struct Answered {
 
 /// A question that is ready to be asked: nothing is done before it is polled.
 pub(super) struct Question {
-    /// The callback's position in [`Questions::specs`].
+    /// The callback's position among those that are asked.
     pub(super) position: usize,
     pub(super) asked: Pin<Box<dyn Future<Output = Answered> + Send>>,
 }
@@ -67,8 +67,10 @@ impl<C: Routed> Asks for Samples<C> {
             let mut decision = ganglion.ask(args).await;
             let verdict = match &mut decision.outcome {
                 Outcome::Error(_) => Verdict::Error,
-                Outcome::Decided(outcome) if is_denied(outcome) => Verdict::Denied,
-                Outcome::Decided(_) => Verdict::Other,
+                Outcome::Decided(outcome) => match is_denied(outcome) {
+                    true => Verdict::Denied,
+                    false => Verdict::Other,
+                },
             };
             Answered {
                 verdict,
@@ -76,7 +78,10 @@ impl<C: Routed> Asks for Samples<C> {
                 steps: decision.steps,
             }
         });
-        Question { position: self.position, asked }
+        Question {
+            position: self.position,
+            asked,
+        }
     }
 }
 
@@ -92,7 +97,7 @@ pub(crate) struct Homeserver<'a> {
 
 /// All questions of a run.
 pub(crate) struct Questions {
-    specs: Vec<&'static CallbackSpec>,
+    /// By position, as the callbacks were given.
     asks: Vec<Box<dyn Asks>>,
     /// Which callback, and the how manieth of its own questions it is.
     order: Vec<(usize, usize)>,
@@ -102,9 +107,9 @@ pub(crate) struct Questions {
 
 impl Questions {
     /// The questions about these callbacks, as often as the mix says.
-    pub(crate) fn new(specs: Vec<&'static CallbackSpec>, mix: &Mix, world: &Homeserver<'_>) -> Self {
+    pub(crate) fn new(specs: &[&'static CallbackSpec], mix: &Mix, world: &Homeserver<'_>) -> Self {
         let mut making = Making {
-            specs: &specs,
+            specs,
             asks: specs.iter().map(|_| None).collect(),
             world,
         };
@@ -117,12 +122,7 @@ impl Questions {
             (position, counts[position] - 1)
         });
         let order = order.collect();
-        Self { specs, asks, order, counts }
-    }
-
-    /// The callbacks.
-    pub(crate) fn specs(&self) -> &[&'static CallbackSpec] {
-        &self.specs
+        Self { asks, order, counts }
     }
 
     /// The nth question, ready to be asked.
@@ -151,7 +151,11 @@ impl Making<'_> {
             return;
         };
         let args = samples::<C>(self.world);
-        self.asks[position] = Some(Box::new(Samples { position, args, is_denied }));
+        self.asks[position] = Some(Box::new(Samples {
+            position,
+            args,
+            is_denied,
+        }));
     }
 }
 
@@ -166,7 +170,8 @@ fn samples<C: Callback>(homeserver: &Homeserver<'_>) -> Vec<C> {
         SAMPLES
     };
     let made = (0..count).map(|_| C::from_json(world.args(&C::SPEC), &JsonPath::Root));
-    made.map(|args| args.expect("a test makes args of every callback")).collect()
+    made.map(|args| args.expect("a test makes args of every callback"))
+        .collect()
 }
 
 impl CallbackVisitor for Making<'_> {
@@ -217,12 +222,16 @@ mod tests {
     use super::*;
 
     fn homeserver(seed: u64) -> Homeserver<'static> {
-        Homeserver { name: "example.com", logins: Vec::new(), seed }
+        Homeserver {
+            name: "example.com",
+            logins: Vec::new(),
+            seed,
+        }
     }
 
     fn questions(names: &[&str], seed: u64) -> Questions {
-        let specs = names.iter().map(|name| spec(name).unwrap()).collect();
-        Questions::new(specs, &Mix::Synapse, &homeserver(seed))
+        let specs: Vec<_> = names.iter().map(|name| spec(name).unwrap()).collect();
+        Questions::new(&specs, &Mix::Synapse, &homeserver(seed))
     }
 
     #[test]
@@ -230,8 +239,14 @@ mod tests {
         let names = ["user_may_create_room", "check_event_for_spam"];
         let (first, second) = (questions(&names, 1), questions(&names, 1));
         assert!((0..200_000).all(|nth| first.place(nth) == second.place(nth)));
-        assert_eq!(samples::<CheckEventForSpam>(&homeserver(3)), samples::<CheckEventForSpam>(&homeserver(3)));
-        assert_ne!(samples::<UserMayCreateRoom>(&homeserver(3)), samples::<UserMayCreateRoom>(&homeserver(4)));
+        assert_eq!(
+            samples::<CheckEventForSpam>(&homeserver(3)),
+            samples::<CheckEventForSpam>(&homeserver(3))
+        );
+        assert_ne!(
+            samples::<UserMayCreateRoom>(&homeserver(3)),
+            samples::<UserMayCreateRoom>(&homeserver(4))
+        );
     }
 
     #[test]
@@ -249,7 +264,7 @@ mod tests {
     #[test]
     fn every_callback_can_be_asked() {
         let all: Vec<_> = reference().iter().collect();
-        let questions = Questions::new(all, &Mix::Synapse, &homeserver(1));
+        let questions = Questions::new(&all, &Mix::Synapse, &homeserver(1));
         assert_eq!(questions.asks.len(), reference().len());
     }
 }

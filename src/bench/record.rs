@@ -67,7 +67,11 @@ impl Record {
 
     /// How many questions there were.
     pub(super) fn calls(&self) -> u64 {
-        self.callbacks.iter().flatten().map(|callback| callback.chain.count()).sum()
+        self.callbacks
+            .iter()
+            .flatten()
+            .map(|callback| callback.chain.count())
+            .sum()
     }
 }
 
@@ -139,11 +143,6 @@ impl ModuleRecord {
         }
         self.decided += other.decided;
         self.denied += other.denied;
-    }
-
-    /// How many calls failed.
-    pub(super) fn failed(&self) -> u64 {
-        self.failures.iter().sum()
     }
 }
 

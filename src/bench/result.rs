@@ -154,13 +154,26 @@ impl RunResult {
     /// What came out.
     pub(crate) fn of(ended: Ended<'_>) -> Self {
         let record = ended.callers.take_record();
-        let elapsed = ended.elapsed.as_secs_f64();
-        let rate = |calls: u64| rounded(calls as f64 / elapsed);
+        let planned = Duration::from_secs_f64(ended.options.duration_s);
+        let early = ended.phase.is_over();
+        // The last question of a schedule is due before its end.
+        let elapsed = if early {
+            ended.elapsed
+        } else {
+            ended.elapsed.max(planned)
+        };
+        let elapsed = elapsed.as_secs_f64();
+        let rate = |calls: u64| rounded(calls as f64 / elapsed.max(1e-9));
         let mut callbacks: Vec<(usize, CallbackResult)> = Vec::new();
         for ((spec, route), record) in ended.asked.iter().zip(&record.callbacks) {
             if let Some(record) = record {
-                let index = ganglion_api::reference().iter().position(|other| other.name == spec.name);
-                callbacks.push((index.unwrap_or_default(), CallbackResult::of(spec.name, route, record, &rate)));
+                let index = ganglion_api::reference()
+                    .iter()
+                    .position(|other| other.name == spec.name);
+                callbacks.push((
+                    index.unwrap_or_default(),
+                    CallbackResult::of(spec.name, route, record, &rate),
+                ));
             }
         }
         callbacks.sort_by_key(|(index, _)| *index);
@@ -176,7 +189,7 @@ impl RunResult {
                 calls: record.calls(),
                 per_s: rate(record.calls()),
                 most_open: ended.phase.most_open(),
-                ended_early: ended.phase.is_over(),
+                ended_early: early,
                 schedule: ended.schedule.as_ref().map(ScheduleResult::of),
             },
             callbacks: callbacks.into_iter().map(|(_, callback)| callback).collect(),
@@ -202,7 +215,8 @@ impl RunResult {
             ),
             None => bail!("--compare: {name} is no result of ganglion bench --json"),
         }
-        serde_json::from_value(value).with_context(|| format!("--compare: {name} is no result of ganglion bench --json"))
+        serde_json::from_value(value)
+            .with_context(|| format!("--compare: {name} is no result of ganglion bench --json"))
     }
 }
 
@@ -231,14 +245,20 @@ impl CallbackResult {
             latency: LatencyResult::of(&record.chain),
             dispatch: LatencyResult::of(&record.dispatch),
             dispatch_share: share(record.dispatch.total(), chain),
-            modules: modules.into_iter().map(|module| ModuleResult::of(module, chain, rate)).collect(),
+            modules: modules
+                .into_iter()
+                .map(|module| ModuleResult::of(module, chain, rate))
+                .collect(),
         }
     }
 }
 
 impl ModuleResult {
     fn of(module: &ModuleRecord, chain: Duration, rate: &impl Fn(u64) -> f64) -> Self {
-        let failures = FailureKind::ALL.iter().zip(module.failures).filter(|(_, count)| *count > 0);
+        let failures = FailureKind::ALL
+            .iter()
+            .zip(module.failures)
+            .filter(|(_, count)| *count > 0);
         Self {
             module: module.id.to_string(),
             calls: module.calls,
@@ -246,7 +266,9 @@ impl ModuleResult {
             share: share(module.latency.total(), chain),
             decided: module.decided,
             denied: module.denied,
-            failures: failures.map(|(kind, count)| (kind.as_str().to_owned(), count)).collect(),
+            failures: failures
+                .map(|(kind, count)| (kind.as_str().to_owned(), count))
+                .collect(),
             latency: LatencyResult::of(&module.latency),
         }
     }
@@ -271,7 +293,10 @@ impl LatencyResult {
             p999_us: quantile(0.999),
             max_us: latencies.max().map(micros),
             histogram: buckets
-                .map(|histogram::Bucket { to, calls }| BucketResult { to_us: micros(to), calls })
+                .map(|histogram::Bucket { to, calls }| BucketResult {
+                    to_us: micros(to),
+                    calls,
+                })
                 .collect(),
         }
     }
@@ -327,7 +352,11 @@ impl ResultFile {
             .create(!special)
             .truncate(!special)
             .open(beside.as_deref().unwrap_or(path))?;
-        Ok(Self { path: path.to_owned(), beside, file })
+        Ok(Self {
+            path: path.to_owned(),
+            beside,
+            file,
+        })
     }
 
     /// Writes the result.
@@ -350,5 +379,40 @@ impl Drop for ResultFile {
             // Gone already if it was written.
             let _ = fs::remove_file(beside);
         }
+    }
+}
+
+/// Results to look at.
+#[cfg(test)]
+pub(super) mod fixture {
+    use serde_json::{Value, json};
+
+    use super::RunResult;
+
+    fn latency(p50: f64) -> Value {
+        json!({"calls": 2000, "mean_us": p50, "p50_us": p50, "p90_us": p50 * 2.0, "p99_us": p50 * 3.0,
+               "p999_us": p50 * 4.0, "max_us": p50 * 5.0, "histogram": []})
+    }
+
+    pub(in crate::bench) fn callback(name: &str, modules: &[&str], p50: f64) -> Value {
+        let modules = modules.iter().map(|module| {
+            json!({"module": module, "calls": 2000, "per_s": 200.0, "share": 0.5, "decided": 0, "denied": 0,
+                   "failures": {}, "latency": latency(p50 / 2.0)})
+        });
+        json!({"callback": name, "calls": 2000, "per_s": 200.0, "denied": 0, "errors": 0, "latency": latency(p50),
+               "dispatch": latency(p50 / 4.0), "dispatch_share": 0.25, "modules": modules.collect::<Value>()})
+    }
+
+    pub(in crate::bench) fn result(callbacks: &[Value]) -> RunResult {
+        let result = json!({
+            "version": 1, "ganglion": "0.1.0", "build": "release", "date": "2026-01-01T00:00:00Z",
+            "machine": {"cores": 2, "cpu": "x", "os": "linux"},
+            "options": {"config": "g.yaml", "mix": "mix synapse", "duration_s": 10.0, "warm_up_s": 1.0, "in_flight": 64,
+                        "pace": "closed", "seed": 1, "misbehave": []},
+            "run": {"elapsed_s": 10.0, "calls": 2000, "per_s": 200.0, "most_open": 64, "ended_early": false,
+                    "schedule": null},
+            "callbacks": callbacks, "without_subscriber": [], "not_running": {},
+        });
+        serde_json::from_value(result).unwrap()
     }
 }

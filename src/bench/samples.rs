@@ -23,15 +23,81 @@ const NOW: i64 = 1_767_225_600_000;
 const FEDERATED: u8 = 70;
 
 const WORDS: [&str; 64] = [
-    "the", "a", "and", "to", "of", "it", "is", "in", "that", "for", "you", "on", "with", "this", "not", "but", "we",
-    "can", "so", "if", "what", "just", "like", "when", "there", "room", "server", "think", "about", "would", "really",
-    "yes", "no", "maybe", "thanks", "hello", "tomorrow", "meeting", "update", "release", "version", "bug", "fixed",
-    "again", "works", "here", "https://example.org/a/long/path?with=query", "grüße", "привет", "你好", "👍", "today",
-    "please", "look", "second", "issue", "event", "message", "homeserver", "bridge", "client", "element", "sync", "key",
+    "the",
+    "a",
+    "and",
+    "to",
+    "of",
+    "it",
+    "is",
+    "in",
+    "that",
+    "for",
+    "you",
+    "on",
+    "with",
+    "this",
+    "not",
+    "but",
+    "we",
+    "can",
+    "so",
+    "if",
+    "what",
+    "just",
+    "like",
+    "when",
+    "there",
+    "room",
+    "server",
+    "think",
+    "about",
+    "would",
+    "really",
+    "yes",
+    "no",
+    "maybe",
+    "thanks",
+    "hello",
+    "tomorrow",
+    "meeting",
+    "update",
+    "release",
+    "version",
+    "bug",
+    "fixed",
+    "again",
+    "works",
+    "here",
+    "https://example.org/a/long/path?with=query",
+    "grüße",
+    "привет",
+    "你好",
+    "👍",
+    "today",
+    "please",
+    "look",
+    "second",
+    "issue",
+    "event",
+    "message",
+    "homeserver",
+    "bridge",
+    "client",
+    "element",
+    "sync",
+    "key",
 ];
 
-/// What spam says; about one message in a hundred does.
-const SPAM: [&str; 6] = ["viagra", "casino", "free bitcoin", "crypto giveaway", "click here to win", "cheap pills"];
+/// What spam says. Of a hundred messages three say two of these, so that filters have something to find.
+const SPAM: [&str; 6] = [
+    "viagra",
+    "casino",
+    "free bitcoin",
+    "crypto giveaway",
+    "click here to win",
+    "cheap pills",
+];
 
 /// A made-up homeserver and what happens on it.
 pub(super) struct World {
@@ -169,7 +235,11 @@ impl About {
             _ => false,
         };
         Self {
-            user: if remote { world.remote_user() } else { world.local_user() },
+            user: if remote {
+                world.remote_user()
+            } else {
+                world.local_user()
+            },
             room: world.popular(ROOMS),
             medium: if world.percent(90) { "email" } else { "msisdn" },
             login: world.rng.usize(0..world.logins.len().max(1)),

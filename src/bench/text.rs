@@ -95,7 +95,16 @@ mod tests {
 
     #[test]
     fn a_number_has_the_digits_that_say_something() {
-        let texts = [None, Some(0.041), Some(9.994), Some(9.996), Some(123.44), Some(999.96), Some(1_234_567.8)].map(us);
+        let texts = [
+            None,
+            Some(0.041),
+            Some(9.994),
+            Some(9.996),
+            Some(123.44),
+            Some(999.96),
+            Some(1_234_567.8),
+        ]
+        .map(us);
         assert_eq!(texts, ["-", "0.04", "9.99", "10.0", "123.4", "1000", "1234568"]);
     }
 

@@ -40,11 +40,15 @@ async fn load(in_flight: usize, pace: Pace) -> Load {
     let registry = Registry::new().with::<Watches>("test.Watches");
     let yaml = "{server_name: example.com, modules: [{module: test.Watches}]}";
     let config = Config::from_yaml(yaml, "g.yaml", &registry).unwrap();
-    let homeserver = Homeserver { name: "example.com", logins: Vec::new(), seed: 1 };
+    let homeserver = Homeserver {
+        name: "example.com",
+        logins: Vec::new(),
+        seed: 1,
+    };
     let specs = vec![spec("user_may_create_room").unwrap()];
     Load {
         ganglion: Ganglion::start(&config).await.unwrap(),
-        questions: Arc::new(Questions::new(specs, &Mix::Synapse, &homeserver)),
+        questions: Arc::new(Questions::new(&specs, &Mix::Synapse, &homeserver)),
         in_flight,
         pace,
     }
@@ -66,7 +70,10 @@ async fn no_more_are_open_than_may_be_and_all_are_noted() {
         let (record, phase, schedule) = run(3, pace, Duration::from_millis(200)).await;
         let asked = std::mem::take(&mut *ASKED.lock().unwrap());
         assert_eq!(record.calls(), asked.len() as u64, "{pace}");
-        assert!((1..=3).contains(&phase.most_open()) && MOST.load(Ordering::SeqCst) <= 3, "{pace}");
+        assert!(
+            (1..=3).contains(&phase.most_open()) && MOST.load(Ordering::SeqCst) <= 3,
+            "{pace}"
+        );
         if let Some(schedule) = schedule {
             assert_eq!((schedule.ticks, schedule.not_asked), (1000, 0));
             assert_eq!((record.calls(), schedule.slip.count()), (1000, 1000));
@@ -93,6 +100,9 @@ async fn a_phase_that_is_ended_asks_no_more() {
         load.pace = pace;
         let schedule = load.run(&callers, &phase, Duration::from_secs(3600)).await;
         assert_eq!(callers.take_record().calls(), 0, "{pace}");
-        assert_eq!(schedule.map(|schedule| schedule.not_asked), pace.ticks(Duration::from_secs(3600)));
+        assert_eq!(
+            schedule.map(|schedule| schedule.not_asked),
+            pace.ticks(Duration::from_secs(3600))
+        );
     }
 }

@@ -60,9 +60,9 @@ impl World {
     fn message(&mut self, about: &About) -> Value {
         let length = self.length();
         let mut body = self.words(length);
-        if self.percent(1) {
-            let spam = SPAM[self.rng.usize(0..SPAM.len())];
-            body = format!("{spam}! {body}");
+        if self.percent(3) {
+            let [one, other] = [(); 2].map(|()| SPAM[self.rng.usize(0..SPAM.len())]);
+            body = format!("{one}! {body} {other}");
         }
         let mut content = json!({"msgtype": "m.text", "body": body});
         if self.percent(20) {
@@ -131,13 +131,23 @@ impl World {
         if let Some(state) = &self.states[room] {
             return state.clone();
         }
-        let about = About { user: self.local_user(), room, medium: "email", login: 0 };
+        let about = About {
+            user: self.local_user(),
+            room,
+            medium: "email",
+            login: 0,
+        };
         let levels = json!({"users": {about.user.clone(): 100}, "events_default": 0, "state_default": 50, "ban": 50});
         let state = json!([
             self.state_event(&about, "m.room.create", "", &json!({"room_version": "11"})),
             self.state_event(&about, "m.room.power_levels", "", &levels),
             self.state_event(&about, "m.room.join_rules", "", &json!({"join_rule": "public"})),
-            self.state_event(&about, "m.room.history_visibility", "", &json!({"history_visibility": "shared"})),
+            self.state_event(
+                &about,
+                "m.room.history_visibility",
+                "",
+                &json!({"history_visibility": "shared"})
+            ),
             self.topic(&about),
             self.member(&about),
         ]);
@@ -147,7 +157,9 @@ impl World {
 
     /// Events that another server received.
     pub(super) fn delivery(&mut self, about: &About) -> Value {
-        let events: Vec<_> = (0..self.rng.usize(1..4)).map(|_| self.event_of("delivery", about)).collect();
+        let events: Vec<_> = (0..self.rng.usize(1..4))
+            .map(|_| self.event_of("delivery", about))
+            .collect();
         let server = self.popular(SERVERS);
         json!({"server_name": remote_server(server), "method": "/send", "events": events})
     }

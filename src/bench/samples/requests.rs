@@ -59,7 +59,10 @@ impl World {
             "registration" => json!(self.percent(50)),
             "request" => json!({"method": "POST", "path": "/_synapse/admin/v1/account_validity/validity", "query": "",
                                 "headers": [["content-type", "application/json"]], "body_base64": "e30="}),
-            "request_info" => json!([["Mozilla/5.0 (X11; Linux x86_64)", format!("192.0.2.{}", self.rng.u8(..))]]),
+            "request_info" => json!([[
+                "Mozilla/5.0 (X11; Linux x86_64)",
+                format!("192.0.2.{}", self.rng.u8(..))
+            ]]),
             "uia_results" => json!({"m.login.dummy": true}),
             "username" => json!(about.user.trim_start_matches('@').split(':').next()),
             _ => return None,
@@ -80,9 +83,9 @@ impl World {
     }
 
     fn file_info(&mut self) -> Value {
-        let thumbnail = self.percent(60).then(|| {
-            json!({"width": 800, "height": 600, "method": "scale", "type": "image/jpeg", "length": 60_000})
-        });
+        let thumbnail = self
+            .percent(60)
+            .then(|| json!({"width": 800, "height": 600, "method": "scale", "type": "image/jpeg", "length": 60_000}));
         json!({"file_id": self.token(24), "server_name": null, "url_cache": false, "thumbnail": thumbnail})
     }
 
