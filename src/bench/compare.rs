@@ -181,13 +181,9 @@ mod tests {
         let result = result(&[callback("on_new_event", &["a", "b"], 12.0)]);
         let text = compare(&result, &result, "x.json");
         let rows: Vec<_> = text.lines().skip(2).take(4).collect();
+        assert!(rows.iter().all(|row| row.matches('=').count() == 4), "{text}");
         assert!(
-            rows.iter()
-                .all(|row| row.matches(" = ").count() + usize::from(row.ends_with(" =")) == 4),
-            "{text}"
-        );
-        assert!(
-            !text.contains("warning") && !text.contains('%') && !text.contains("new"),
+            !["warning", "%", " new", " gone"].iter().any(|word| text.contains(word)),
             "{text}"
         );
     }

@@ -83,10 +83,7 @@ impl World {
     }
 
     fn file_info(&mut self) -> Value {
-        let thumbnail = self
-            .percent(60)
-            .then(|| json!({"width": 800, "height": 600, "method": "scale", "type": "image/jpeg", "length": 60_000}));
-        json!({"file_id": self.token(24), "server_name": null, "url_cache": false, "thumbnail": thumbnail})
+        json!({"file_id": self.token(24), "server_name": null, "url_cache": false, "thumbnail": null})
     }
 
     fn login_type(&self, about: &About) -> String {
