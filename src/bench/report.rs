@@ -128,12 +128,20 @@ fn module_rows(text: &mut String, module: &ModuleResult) {
     times(text, &module.latency);
     let _ = writeln!(text, "{decided:>8}{denied:>7}{:>7}", module.failed());
     if !module.failures.is_empty() {
-        let kinds: Vec<_> = module
-            .failures
+        let mut failures: Vec<_> = module.failures.iter().collect();
+        failures.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let kinds: Vec<_> = failures
             .iter()
             .map(|(kind, count)| format!("{} {count}", plain(kind)))
             .collect();
         let _ = writeln!(text, "    failed: {}", kinds.join(", "));
+    }
+    let reached = module.latency.calls;
+    if reached < *calls {
+        let _ = writeln!(
+            text,
+            "    the times are of the {reached} calls that reached it or waited for it"
+        );
     }
 }
 
@@ -235,14 +243,14 @@ fn bar(calls: u64, most: u64) -> char {
 fn foot(text: &mut String, result: &RunResult) {
     let without = result.without_subscriber.len();
     if without > 0 {
-        let which = if without <= 3 {
-            format!(": {}", result.without_subscriber.join(", "))
-        } else {
-            String::new()
+        let plural = if without == 1 { "" } else { "s" };
+        let which = match without {
+            1..=3 => format!(": {}", result.without_subscriber.join(", ")),
+            _ => String::new(),
         };
         let _ = writeln!(
             text,
-            "not asked: {without} callbacks that no module subscribes to{}",
+            "not asked: {without} callback{plural} that no module subscribes to{}",
             plain(&which)
         );
     }
@@ -250,8 +258,8 @@ fn foot(text: &mut String, result: &RunResult) {
         let _ = writeln!(text, "module {} was {} at the end", plain(module), plain(state));
     }
     text.push_str(
-        "share: of the time of its callback. decided: its answer or failure was the outcome. dispatch: all between the\n\
-         question and its decision but the modules. -: too few calls to say.\n",
+        "share: of the time of its callback. decided: its answer or failure was the outcome. failed, of a callback: it ended\n\
+         with an error. dispatch: all of the time in which no module was at it. -: too few calls to say.\n",
     );
     if result.options.pace == Pace::Closed && result.options.in_flight > 1 {
         text.push_str(
