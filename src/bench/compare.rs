@@ -66,7 +66,7 @@ fn by_name(result: &RunResult) -> BTreeMap<&str, &CallbackResult> {
 fn changed(text: &mut String, before: &CallbackResult, after: &CallbackResult) {
     let (before, after) = (rows(before), rows(after));
     for (name, row) in &after {
-        let cell = cell(name, NAME);
+        let cell = name.cell();
         match before.iter().find(|(other, _)| other == name) {
             Some((_, before)) => line(text, &cell, before, row),
             None => {
@@ -78,29 +78,46 @@ fn changed(text: &mut String, before: &CallbackResult, after: &CallbackResult) {
         .iter()
         .filter(|(name, _)| after.iter().all(|(other, _)| other != name))
     {
-        let _ = writeln!(text, "{} gone", cell(name, NAME));
+        let _ = writeln!(text, "{} gone", name.cell());
+    }
+}
+
+/// What a row is about: a module may be called as anything.
+#[derive(Debug, PartialEq, Eq)]
+enum Name {
+    Chain(String),
+    Module(String),
+    Dispatch,
+}
+
+impl Name {
+    fn cell(&self) -> String {
+        match self {
+            Self::Chain(callback) => cell(callback, NAME),
+            Self::Module(id) => format!("  {}", cell(id, NAME - 2)),
+            Self::Dispatch => cell("  dispatch", NAME),
+        }
     }
 }
 
 /// The chain, each module, and what is between them.
-fn rows(callback: &CallbackResult) -> Vec<(String, Row<'_>)> {
+fn rows(callback: &CallbackResult) -> Vec<(Name, Row<'_>)> {
     let CallbackResult {
         per_s,
         latency,
         dispatch,
         ..
     } = callback;
-    let chain = (callback.callback.clone(), Row { per_s: *per_s, latency });
+    let chain = (Name::Chain(callback.callback.clone()), Row { per_s: *per_s, latency });
     let modules = callback.modules.iter().map(|module| {
         let row = Row {
             per_s: module.per_s,
             latency: &module.latency,
         };
-        (format!("  {}", module.module), row)
+        (Name::Module(module.module.clone()), row)
     });
-    // No module's row can have its name: this one begins with a space more.
     let dispatch = (
-        "   dispatch".to_owned(),
+        Name::Dispatch,
         Row {
             per_s: *per_s,
             latency: dispatch,
@@ -110,17 +127,15 @@ fn rows(callback: &CallbackResult) -> Vec<(String, Row<'_>)> {
 }
 
 fn line(text: &mut String, name: &str, before: &Row<'_>, after: &Row<'_>) {
-    let _ = write!(
-        text,
-        "{name}{:>22}",
-        two(Some(before.per_s), Some(after.per_s), |per_s| rate(
-            per_s.unwrap_or_default()
-        ))
-    );
+    let per_s = two(Some(before.per_s), Some(after.per_s), |per_s| {
+        rate(per_s.unwrap_or_default())
+    });
+    let mut line = format!("{name}{per_s:>22}");
     let of = |latency: &LatencyResult| [latency.p50_us, latency.p99_us, latency.p999_us];
     for (before, after) in of(before.latency).into_iter().zip(of(after.latency)) {
-        let _ = write!(text, "{:>22}", two(before, after, us));
+        let _ = write!(line, "{:>22}", two(before, after, us));
     }
+    text.push_str(line.trim_end());
     text.push('\n');
 }
 

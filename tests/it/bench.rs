@@ -323,12 +323,7 @@ fn a_result_is_compared_with_an_earlier_one() {
         !compared.contains("warning") && !compared.contains(" new") && !compared.contains(" gone"),
         "{compared}"
     );
-    for row in [
-        "\nuser_may_create_room ",
-        "\n  passes ",
-        "\n  denies ",
-        "\n   dispatch ",
-    ] {
+    for row in ["\nuser_may_create_room ", "\n  passes ", "\n  denies ", "\n  dispatch "] {
         let line = compared
             .split_once(row)
             .unwrap_or_else(|| panic!("{row}: {compared}"))
