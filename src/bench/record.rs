@@ -37,6 +37,8 @@ pub(super) struct ModuleRecord {
     pub(super) calls: u64,
     /// The calls that reached it, or waited for it.
     pub(super) latency: Latencies,
+    /// How long all of its calls took together.
+    pub(super) total: Duration,
     /// By [`FailureKind`], in the order of [`FailureKind::ALL`].
     pub(super) failures: [u64; FailureKind::ALL.len()],
     /// How often its answer, or its failure, was the outcome.
@@ -116,6 +118,7 @@ impl ModuleRecord {
             id: Arc::clone(id),
             calls: 0,
             latency: Latencies::default(),
+            total: Duration::ZERO,
             failures: [0; FailureKind::ALL.len()],
             decided: 0,
             denied: 0,
@@ -130,6 +133,7 @@ impl ModuleRecord {
             _ => {}
         }
         self.calls += 1;
+        self.total += step.duration;
         if reached(step) {
             self.latency.record(step.duration);
         }
@@ -137,6 +141,7 @@ impl ModuleRecord {
 
     fn merge(&mut self, other: &Self) {
         self.calls += other.calls;
+        self.total += other.total;
         self.latency.merge(&other.latency);
         for (own, other) in self.failures.iter_mut().zip(other.failures) {
             *own += other;

@@ -255,7 +255,7 @@ fn foot(text: &mut String, result: &RunResult) {
         );
     }
     for (module, state) in &result.not_running {
-        let _ = writeln!(text, "module {} was {} at the end", plain(module), plain(state));
+        let _ = writeln!(text, "at the end module {} was {}", plain(module), plain(state));
     }
     text.push_str(
         "share: of the time of its callback. decided: its answer or failure was the outcome. failed, of a callback: it ended\n\

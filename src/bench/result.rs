@@ -263,7 +263,7 @@ impl ModuleResult {
             module: module.id.to_string(),
             calls: module.calls,
             per_s: rate(module.calls),
-            share: share(module.latency.total(), chain),
+            share: share(module.total, chain),
             decided: module.decided,
             denied: module.denied,
             failures: failures
