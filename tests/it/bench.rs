@@ -119,6 +119,13 @@ fn every_subscribed_callback_and_module_has_its_rows_in_the_order_of_the_route()
             (&json!(denied), &json!(denied))
         );
     }
+    let modules = create["modules"].as_array().unwrap().iter();
+    let shares: f64 = modules.map(|module| module["share"].as_f64().unwrap()).sum();
+    // Each is rounded.
+    assert!(
+        (shares + create["dispatch_share"].as_f64().unwrap() - 1.0).abs() < 0.001,
+        "{create:#}"
+    );
     for row in [
         "\nuser_may_invite ",
         "\nuser_may_create_room ",
