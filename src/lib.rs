@@ -23,6 +23,8 @@
 //! - [`registry`] knows the modules that ship; add your own with [`Registry::with`](api::Registry::with).
 //! - [`Ganglion`] is the handle that asks; it owns the worker threads and is cheap to clone.
 
+#[cfg(feature = "bench")]
+mod bench;
 pub mod cli;
 pub mod config;
 mod ganglion;

@@ -5,11 +5,14 @@ use std::panic::PanicHookInfo;
 
 use tracing_subscriber::EnvFilter;
 
-/// Logs from here on; `RUST_LOG` says what, `info` by default.
-pub(super) fn start() {
+/// Logs from here on; `RUST_LOG` says what, this level by default.
+pub(super) fn start(level: &str) {
     // actix's own start-up lines say what ours say, and strangers need not write errors into the log.
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,actix_server=warn,actix_http=off"));
+    let usual = match level {
+        "off" => "off".to_owned(),
+        level => format!("{level},actix_server=warn,actix_http=off"),
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)

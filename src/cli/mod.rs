@@ -1,5 +1,7 @@
 //! The command line.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod callbacks;
 mod check;
 mod logging;
@@ -33,6 +35,9 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Loads the modules of a config, asks them as a busy homeserver would, and prints what they cost. Nothing listens.
+    #[cfg(feature = "bench")]
+    Bench(bench::BenchArgs),
     /// Prints the reference of all callbacks.
     Callbacks {
         /// As JSON.
@@ -55,22 +60,29 @@ enum Command {
 #[must_use]
 pub fn run(registry: &Registry) -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Serve { config } => logged(|| serve::serve(&config, registry)),
-        Command::Check { config } => logged(|| check::check(&config, registry)),
+        Command::Serve { config } => logged("info", || serve::serve(&config, registry)),
+        Command::Check { config } => logged("info", || check::check(&config, registry)),
+        // A line for each failure would be most of what is measured.
+        #[cfg(feature = "bench")]
+        Command::Bench(args) => logged("off", || bench::bench(&args, registry)),
         Command::Callbacks { json } => callbacks::print(json),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            fail(&error);
-            ExitCode::FAILURE
-        }
+        Err(error) => match error.downcast_ref::<clap::Error>() {
+            Some(usage) => usage.exit(),
+            None => {
+                fail(&error);
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
-/// Logs from the first line of the config on: a module may panic while it reads its part.
-fn logged<T>(command: impl FnOnce() -> T) -> T {
-    logging::start();
+/// Logs from the first line of the config on: a module may panic while it reads its part. `RUST_LOG` says what, this
+/// level by default.
+fn logged<T>(level: &str, command: impl FnOnce() -> T) -> T {
+    logging::start(level);
     command()
 }
 

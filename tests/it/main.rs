@@ -5,6 +5,8 @@
 mod access;
 mod admin;
 mod antispam;
+#[cfg(feature = "bench")]
+mod bench;
 mod callbacks_endpoint;
 mod cli;
 mod combine;
