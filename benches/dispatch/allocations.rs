@@ -102,5 +102,8 @@ fn written(found: &[(Case, Allocated)]) -> String {
         ]
     };
     let rows: Vec<_> = found.iter().map(row).collect();
-    table(&["", "modules", "in flight", "workers", "allocations", "bytes"], &rows)
+    table(
+        &["way to ask", "modules", "in flight", "workers", "allocations", "bytes"],
+        &rows,
+    )
 }

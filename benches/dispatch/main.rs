@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     let Some(mut group) = Group::begin("dispatch") else {
         return ExitCode::from(2);
     };
-    group.place(&["actix", "tokio", "kameo", "ractor"]);
+    group.place(&["actix", "tokio", "kameo", "ractor"], &group.paced());
     let stage = Stage::start();
     let results = stage
         .rows()
@@ -63,7 +63,15 @@ fn rows(results: &Results<Case>) -> String {
         [vec![case.way.to_string()], counts.to_vec(), vec![median, spread, rate]].concat()
     };
     let rows: Vec<_> = results.each().map(|(case, _)| row(*case)).collect();
-    let titles = ["", "modules", "in flight", "workers", "a chain", "spread", "chains"];
+    let titles = [
+        "way to ask",
+        "modules",
+        "in flight",
+        "workers",
+        "a chain",
+        "spread",
+        "chains",
+    ];
     table(&titles, &rows)
 }
 
@@ -84,6 +92,24 @@ fn comparisons(results: &Results<Case>) -> Vec<Comparison> {
         &inline,
         ("boxed async calls", boxed),
     ));
+    all.extend(tiers(results));
+    all.extend(scaling(results));
+    for tier in Tier::ALL {
+        let goal = (tier != Tier::Thread).then_some(Goal::AtMost(4.2));
+        all.push(Comparison::of(
+            &format!("20 modules against 5, {tier}, `ask_on`"),
+            goal,
+            &ours(Case::of(Way::AskOn(tier)).modules(20)),
+            ("5 modules", &ours(Case::of(Way::AskOn(tier)))),
+        ));
+    }
+    all
+}
+
+/// The tiers that send messages.
+fn tiers(results: &Results<Case>) -> Vec<Comparison> {
+    let ours = |case: Case| net(results, case);
+    let mut all = Vec::new();
     let on = ours(Case::of(Way::AskOn(Tier::Actor)));
     all.push(against(
         results,
@@ -103,21 +129,24 @@ fn comparisons(results: &Results<Case>) -> Vec<Comparison> {
             None => compared,
         });
     }
+    // Plain handlers are the harder floor; async ones can do what modules do.
+    all.push(
+        Comparison::of(
+            "five modules, actor, `ask` on the worker, against async handlers",
+            Some(Goal::AtMost(0.5)),
+            &ours(Case::of(Way::Ask(Tier::Actor))),
+            (
+                "actix asks of async handlers",
+                results.of(&Case::of(Way::ActixAsync(Place::Here))),
+            ),
+        )
+        .goal("\u{2264} 0.5x, better 0.35x"),
+    );
     for in_flight in IN_FLIGHT {
         let goal = (in_flight == 1).then_some(Goal::AtMost(1.2));
         let what = format!("five modules, thread, `ask` on the worker, {in_flight} in flight");
         let ask = ours(Case::of(Way::Ask(Tier::Thread)).in_flight(in_flight));
         all.push(against(results, &what, goal, &ask, Place::Apart, in_flight));
-    }
-    all.extend(scaling(results));
-    for tier in Tier::ALL {
-        let goal = (tier != Tier::Thread).then_some(Goal::AtMost(4.2));
-        all.push(Comparison::of(
-            &format!("20 modules against 5, {tier}, `ask_on`"),
-            goal,
-            &ours(Case::of(Way::AskOn(tier)).modules(20)),
-            ("5 modules", &ours(Case::of(Way::AskOn(tier)))),
-        ));
     }
     all
 }

@@ -74,8 +74,11 @@ pub(crate) fn boxed(place: &ArbiterHandle, modules: usize) -> Driver {
     )
 }
 
-/// The handlers are plain functions, which is the least that actix does for an ask.
+/// actix, with handlers that are plain functions: the least that it does for an ask. They could not wait for anything.
 pub(crate) struct Actix;
+
+/// actix, with handlers that are async, as modules' functions are.
+pub(crate) struct ActixAsync;
 
 pub(crate) struct ActixActor;
 
@@ -106,6 +109,33 @@ impl Peer for Actix {
 
     async fn ask(handle: &Self::Handle, args: Args) -> bool {
         handle.send(Look(args)).await.expect("the actor runs")
+    }
+}
+
+/// The same for handlers that are async.
+struct LookAsync(Args);
+
+impl actix::Message for LookAsync {
+    type Result = bool;
+}
+
+impl actix::Handler<LookAsync> for ActixActor {
+    type Result = actix::ResponseFuture<bool>;
+
+    fn handle(&mut self, LookAsync(args): LookAsync, _: &mut Self::Context) -> Self::Result {
+        Box::pin(async move { is_spam(&args) })
+    }
+}
+
+impl Peer for ActixAsync {
+    type Handle = Addr<ActixActor>;
+
+    async fn start() -> Self::Handle {
+        ActixActor.start()
+    }
+
+    async fn ask(handle: &Self::Handle, args: Args) -> bool {
+        handle.send(LookAsync(args)).await.expect("the actor runs")
     }
 }
 

@@ -12,7 +12,7 @@ use ganglion_benches::host::{Host, Threads, yaml_of};
 use ganglion_benches::rounds::Rows;
 use ganglion_benches::work::{self, LOOKS, MODULES, args, assert_denied, assert_passed};
 
-use crate::peers::{Actix, Kameo, Peer, Ractor, Tokio, boxed};
+use crate::peers::{Actix, ActixAsync, Kameo, Peer, Ractor, Tokio, boxed};
 
 /// Where those are who are asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,8 +40,10 @@ pub(crate) enum Way {
     AskFromAfar(Tier),
     /// Boxed async calls in a loop.
     Boxed,
-    /// Asks of actix actors.
+    /// Asks of actix actors whose handlers are plain functions.
     Actix(Place),
+    /// Asks of actix actors whose handlers are async.
+    ActixAsync(Place),
     /// Tasks with channels.
     Tokio(Place),
     /// Asks of kameo actors.
@@ -111,6 +113,7 @@ impl fmt::Display for Way {
             Self::AskFromAfar(tier) => write!(f, "`ask` from another thread, {tier}"),
             Self::Boxed => write!(f, "floor: boxed async calls"),
             Self::Actix(place) => write!(f, "floor: actix asks, {place}"),
+            Self::ActixAsync(place) => write!(f, "floor: actix asks of async handlers, {place}"),
             Self::Tokio(place) => write!(f, "tokio tasks and channels, {place}"),
             Self::Kameo(place) => write!(f, "kameo asks, {place}"),
             Self::Ractor(place) => write!(f, "ractor calls, {place}"),
@@ -145,7 +148,7 @@ pub(crate) fn cases() -> Vec<Case> {
     }
     cases.extend(COUNTS.map(|count| Case::of(Way::Boxed).modules(count)));
     for place in [Place::Here, Place::Apart] {
-        for peer in [Way::Actix, Way::Tokio, Way::Kameo, Way::Ractor] {
+        for peer in [Way::Actix, Way::ActixAsync, Way::Tokio, Way::Kameo, Way::Ractor] {
             cases.extend(IN_FLIGHT.map(|in_flight| Case::of(peer(place)).in_flight(in_flight)));
         }
     }
@@ -236,6 +239,7 @@ impl Stage {
             Way::AskFromAfar(tier) => ask(self.host(tier, case), &here),
             Way::Boxed => boxed(&here, case.modules),
             Way::Actix(place) => Actix::driver(&here, places(place)),
+            Way::ActixAsync(place) => ActixAsync::driver(&here, places(place)),
             Way::Tokio(place) => Tokio::driver(&here, places(place)),
             Way::Kameo(place) => Kameo::driver(&here, places(place)),
             Way::Ractor(place) => Ractor::driver(&here, places(place)),

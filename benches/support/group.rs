@@ -80,19 +80,23 @@ impl Group {
     }
 
     /// Prints where and how the section was made; `peers` are the others' packages in it.
-    pub fn place(&self, peers: &[&str]) {
-        let Pace { rounds, each } = self.pace();
+    pub fn place(&self, peers: &[&str], measured: &str) {
         let quick = if self.quick { " --quick" } else { "" };
+        let place = machine::place(&format!("cargo xtask bench {}{quick}", self.name));
         let peers: Vec<String> = peers.iter().map(|peer| machine::package(peer)).collect();
-        let versions = if peers.is_empty() {
+        let peers = if peers.is_empty() {
             String::new()
         } else {
             format!(" {}.", peers.join(", "))
         };
-        self.say(&format!(
-            "{}{versions} {rounds} rounds of {each:?} a row.",
-            machine::place(&format!("cargo xtask bench {}{quick}", self.name)),
-        ));
+        self.say(&format!("{place}{peers} {measured}."));
+    }
+
+    /// The words for [`pace`](Self::pace).
+    #[must_use]
+    pub fn paced(&self) -> String {
+        let Pace { rounds, each } = self.pace();
+        format!("{rounds} rounds of {each:?} a row")
     }
 
     /// Adds a line to the summary.

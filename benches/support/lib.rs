@@ -4,6 +4,7 @@
 //! with as little as possible, and *peers* that others would use in its place. All rows of a group run in one process, in
 //! turns, so that a ratio of two of them compares like with like; see [`rounds`].
 
+pub mod caching;
 pub mod driver;
 pub mod group;
 pub mod host;

@@ -148,6 +148,18 @@ impl Comparison {
         }
     }
 
+    /// Tells how many times faster ours is than the other.
+    #[must_use]
+    pub fn faster(what: &str, goal: Goal, ours: &Series, floor: (&str, &Series)) -> Self {
+        let by = floor.1.over(ours).median();
+        Self {
+            goal: format!("{} faster", goal.text()),
+            ratio: format!("{} faster", ratio(by)),
+            met: Some(goal.is_met(by)),
+            ..Self::of(what, None, ours, floor)
+        }
+    }
+
     /// With another text for the goal.
     #[must_use]
     pub fn goal(mut self, text: &str) -> Self {
