@@ -22,6 +22,8 @@ pub struct Functions {
     pub number: Cached<i64, i64>,
     /// By text; the result is its length.
     pub text: Cached<String, usize>,
+    /// By number; another one, so that what is new in one takes nobody's place in the other.
+    pub fresh: Cached<i64, i64>,
     /// By number; it waits once before it answers.
     pub slow: Cached<i64, i64>,
     /// By number; it keeps a hundred times more.
@@ -40,6 +42,7 @@ impl Module for Caching {
         let functions = Functions {
             api: api.clone(),
             number: api.cached("number", options.clone(), async |_: &Self, number| Ok(number))?,
+            fresh: api.cached("fresh", options.clone(), async |_: &Self, number| Ok(number))?,
             text: api.cached("text", options.clone(), async |_: &Self, text: String| Ok(text.len()))?,
             slow: api.cached("slow", options, Self::slow)?,
             many: api.cached("many", many, async |_: &Self, number| Ok(number))?,
