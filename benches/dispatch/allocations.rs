@@ -22,8 +22,8 @@ use crate::rows::{Case, Stage, Way};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// How many chains are counted.
-const CHAINS: u64 = 2000;
+/// How many chains are counted, and in a quick run.
+const CHAINS: [u64; 2] = [1000, 300];
 
 /// Less than that a chain is the watchdog's, or a vector's that grows once in a while.
 const NONE: f64 = 0.05;
@@ -39,9 +39,14 @@ fn main() -> ExitCode {
     let Some(mut group) = Group::begin("allocations") else {
         return ExitCode::from(2);
     };
+    let [many, few] = CHAINS;
+    let chains = if group.quick { few } else { many };
     let stage = Stage::start();
     let mut rows: Vec<_> = stage.rows().each().collect();
-    let mut found: Vec<(Case, Allocated)> = rows.iter_mut().map(|(case, run)| (*case, allocated(run))).collect();
+    let mut found: Vec<(Case, Allocated)> = rows
+        .iter_mut()
+        .map(|(case, run)| (*case, allocated(run, chains)))
+        .collect();
     let args = found.iter().find(|(case, _)| case.way == Way::Args);
     let args = args.map(|(_, allocated)| *allocated).expect("the row of the args");
     for (case, allocated) in &mut found {
@@ -64,10 +69,10 @@ fn main() -> ExitCode {
     group.end()
 }
 
-fn allocated(run: &mut Run<'_>) -> Allocated {
+fn allocated(run: &mut Run<'_>, chains: u64) -> Allocated {
     // What is there after the first questions is no part of a chain.
-    let _ = run(CHAINS);
-    let mut counted = |chains| {
+    let _ = run(chains);
+    let mut counted = |chains: u64| {
         let region = Region::new(ALLOCATOR);
         let _ = run(chains);
         let change = region.change();
@@ -75,10 +80,10 @@ fn allocated(run: &mut Run<'_>) -> Allocated {
         let times = (change.allocations + change.reallocations) as f64;
         (times, change.bytes_allocated as f64)
     };
-    let (once, twice) = (counted(CHAINS), counted(2 * CHAINS));
+    let (once, twice) = (counted(chains), counted(2 * chains));
     Allocated {
-        times: (twice.0 - once.0) / CHAINS as f64,
-        bytes: (twice.1 - once.1) / CHAINS as f64,
+        times: (twice.0 - once.0) / chains as f64,
+        bytes: (twice.1 - once.1) / chains as f64,
     }
 }
 

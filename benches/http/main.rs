@@ -80,7 +80,12 @@ fn main() -> ExitCode {
         .collect();
     for round in 1..=rounds {
         group.progress(&format!("round {round}"));
-        for row in &mut rows {
+        // Every second round in the reverse order, so that nobody is always the one who comes after.
+        let mut order: Vec<&mut Row> = rows.iter_mut().collect();
+        if round % 2 == 0 {
+            order.reverse();
+        }
+        for row in order {
             if let Err(error) = measure(&client, &targets[row.target], row, each) {
                 group.progress(&format!("a wrong answer: {error}"));
                 return ExitCode::FAILURE;
@@ -139,7 +144,8 @@ fn comparisons(rows: &[Row]) -> Vec<Comparison> {
             row.expect("a row that was measured")
         };
         let (floor, ours) = (of(0), of(1));
-        let what = format!("callbacks over HTTP, {connections} connections");
+        let plural = if connections == 1 { "" } else { "s" };
+        let what = format!("callbacks over HTTP, {connections} connection{plural}");
         let compared = ("bare handler", &floor.each());
         all.push(Comparison::rates(
             &what,
@@ -147,7 +153,7 @@ fn comparisons(rows: &[Row]) -> Vec<Comparison> {
             &ours.each(),
             compared,
         ));
-        let what = format!("the same, {}", SHARES[1].1);
+        let what = format!("{what}, {}", SHARES[1].1);
         let compared = ("bare handler", &floor.latency(1));
         all.push(Comparison::of(
             &what,
