@@ -39,7 +39,7 @@ struct Allocated {
 }
 
 fn main() -> ExitCode {
-    let Some(mut group) = Group::begin("allocations") else {
+    let Some(mut group) = Group::begin("dispatch") else {
         return ExitCode::from(2);
     };
     let [many, few] = CHAINS;
