@@ -177,10 +177,12 @@ fn add<'a, C: Routed + PartialEq>(
     assert_eq!(chain(&route, args.clone(), answers.clone()), expected, "{rule}");
     let own = (args.clone(), answers.clone());
     rows.add((rule, false), move |count| {
-        timed(count, || chain(&route, own.0.clone(), own.1.clone()))
+        timed(count, || {
+            chain(&route, black_box(own.0.clone()), black_box(own.1.clone()))
+        })
     });
     rows.add((rule, true), move |count| {
-        timed(count, || plain(args.clone(), answers.clone()))
+        timed(count, || plain(black_box(args.clone()), black_box(answers.clone())))
     });
 }
 

@@ -22,7 +22,7 @@ pub fn time(seconds: f64) -> String {
 pub fn rate(seconds: f64) -> String {
     match 1.0 / seconds {
         millions if millions >= 999.5e3 => format!("{:.2} M/s", millions / 1e6),
-        thousands if thousands >= 9999.5 => format!("{:.0} k/s", thousands / 1e3),
+        thousands if thousands >= 9999.5 => format!("{:.1} k/s", thousands / 1e3),
         ones => format!("{ones:.0} /s"),
     }
 }
