@@ -54,7 +54,8 @@ fn main() -> ExitCode {
     let (rounds, seconds) = if group.quick { (2, 0.2) } else { (7, 1.0) };
     let hosts = [Tier::Inline, Tier::Actor].map(|tier| Host::of(tier, MODULES, 1));
     let mut ways = ways(&hosts);
-    let (mut theirs, mut version) = (Vec::new(), String::new());
+    let making = making_args(&hosts[0]);
+    let (mut theirs, mut made, mut version) = (Vec::new(), Vec::new(), String::new());
     for round in 1..=rounds {
         group.progress(&format!("round {round}"));
         match ask_synapse(&python, seconds) {
@@ -67,21 +68,23 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
+        made.push(measured(&making, Duration::from_secs_f64(seconds / 4.0)));
         for way in &mut ways {
             way.rounds
                 .push(measured(&way.driver, Duration::from_secs_f64(seconds / 4.0)));
         }
     }
     let theirs = Series::new(theirs);
+    let made = Series::new(made);
     let ours: Vec<_> = ways
         .into_iter()
-        .map(|way| (way.name, Series::new(way.rounds)))
+        .map(|way| (way.name, Series::new(way.rounds).less(&made)))
         .collect();
     group.place(
         &[],
         &format!("Synapse {version}. {rounds} rounds of {seconds} s for Synapse and for all of ours"),
     );
-    group.say("Ours include what it takes to make the args; Synapse is given the same event each time.");
+    group.say("Synapse is given the same event each time. Ours are given args of their own, whose time is measured by itself and subtracted.");
     group.say(&written(&theirs, &ours));
     for (name, series) in &ours {
         let what = format!("a chain of five, {name}");
@@ -133,6 +136,14 @@ fn ways([inline, actor]: &[Host; 2]) -> Vec<Way> {
         way("actor, `ask` on the worker", ask(actor, actor.threads()[0].arbiter())),
         way("actor, `ask` from another thread", from_afar),
     ]
+}
+
+/// Args that are made and dropped.
+fn making_args(host: &Host) -> Driver {
+    let set_up = async || args();
+    Driver::start(host.threads()[0].arbiter(), set_up, async |args: &CheckEventForSpam| {
+        std::hint::black_box(args.clone());
+    })
 }
 
 fn ask_on(host: &Host) -> Driver {
