@@ -342,7 +342,7 @@ fn comparisons(results: &Results<Row>) -> Vec<Comparison> {
     let line = |(what, floor, goal, peers): (&'static str, &'static str, Option<Goal>, &[&'static str])| {
         let of = |who| results.of(&(what, who));
         let peers = peers.iter().map(|peer| (*peer, of(peer)));
-        Comparison::of(&format!("cache, {what}"), goal, of(OURS), (floor, of(floor))).beside(of(OURS), peers)
+        Comparison::of(what, goal, of(OURS), (floor, of(floor))).beside(of(OURS), peers)
     };
     lines.into_iter().map(line).collect()
 }

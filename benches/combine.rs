@@ -37,8 +37,7 @@ fn main() -> ExitCode {
     group.say(&written(&results));
     for rule in rules {
         let of = |plain| results.of(&(rule, plain));
-        let what = format!("combine, {rule}");
-        group.compare(Comparison::of(&what, None, of(false), ("plain function", of(true))));
+        group.compare(Comparison::of(rule, None, of(false), ("plain function", of(true))));
     }
     group.end()
 }
