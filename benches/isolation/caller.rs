@@ -9,12 +9,13 @@ use ganglion::actors::{Caller, Tier};
 use ganglion::api::{FailureKind, OnLoggedOut, OwnedRoomId, RoomId, Secret, UserMayPublishRoom};
 use ganglion::dispatcher::{Decision, Routed, Step, StepResult};
 use ganglion::{Config, Ganglion, registry};
+use ganglion_benches::machine;
 use tokio::runtime::Handle;
 
 use crate::calls::{Calls, OWN, during, lock, runtime, steady};
 use crate::cell::GOAL;
 use crate::samples::{Compared, Phase, phase};
-use crate::{Durations, Mark, machine};
+use crate::{Durations, Mark};
 
 /// The time between two calls of the steady caller.
 pub(crate) const STEADY_PERIOD: Duration = Duration::from_millis(2);

@@ -10,7 +10,7 @@ use ganglion::api::{Denial, JsonObject, OwnedUserId, UserId, UserMayCreateRoom, 
 use ganglion::dispatcher::{AskContext, Decision, Outcome, Routed};
 use tokio::runtime::{Handle, Runtime};
 
-use crate::machine::{wait, wait_exactly, wait_until};
+use ganglion_benches::machine::{wait, wait_exactly, wait_until};
 
 /// The longest cell that the list of samples has room for from the start: it must not grow in a phase whose memory is
 /// measured.

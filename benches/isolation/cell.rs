@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use ganglion::actors::{BreakerState, ModuleCommand, ModuleSnapshot, ModuleState, Tier};
 use ganglion::api::testing::{Misbehave, Misbehaviour};
 use ganglion::{Config, Ganglion, registry};
+use ganglion_benches::machine;
 use tokio::runtime::Runtime;
 
 use crate::calls::{Calls, OWN, runtime};
 use crate::load::{Load, NEIGHBOUR, Neighbour};
 use crate::samples::{Compared, Phase, phase};
-use crate::{Durations, Mark, machine};
+use crate::{Durations, Mark};
 
 /// The deadline of a chain.
 const DEADLINE: Duration = Duration::from_secs(1);

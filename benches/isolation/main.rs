@@ -1,7 +1,7 @@
 //! What a neighbour that misbehaves costs a healthy module, for every misbehaviour and every tier; and what a caller that
 //! floods costs another one.
 //!
-//! `cargo bench --bench isolation [-- [--quick] [MISBEHAVIOUR|caller|TIER]...]`; `cargo xtask bench isolation` also writes
+//! `cargo bench -p ganglion-benches --bench isolation [-- [--quick] [MISBEHAVIOUR|caller|TIER]...]`; `cargo xtask bench isolation` also writes
 //! the tables into docs/performance.md.
 //!
 //! # A neighbour that misbehaves
@@ -63,7 +63,6 @@ mod caller;
 mod calls;
 mod cell;
 mod load;
-mod machine;
 mod report;
 mod samples;
 
@@ -75,6 +74,7 @@ use ganglion::api::testing::Misbehave;
 
 use crate::caller::{CallerCell, Scene};
 use crate::cell::{CALL_TIMEOUT, Cell};
+use crate::report::COMMAND;
 
 /// How long the phases last.
 #[derive(Debug, Clone, Copy)]
@@ -113,7 +113,7 @@ fn main() -> ExitCode {
     let (options, named): (Vec<_>, Vec<_>) = words.iter().map(String::as_str).partition(|word| word.starts_with('-'));
     let chosen = Chosen::of(&named).filter(|_| options.iter().all(|option| *option == "--quick"));
     let Some(chosen) = chosen else {
-        eprintln!("usage: cargo bench --bench isolation [-- [--quick] [MISBEHAVIOUR|{CALLER}|TIER]...]");
+        eprintln!("usage: {COMMAND} [-- [--quick] [MISBEHAVIOUR|{CALLER}|TIER]...]");
         return ExitCode::from(2);
     };
     quiet_panics();

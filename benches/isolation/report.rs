@@ -5,8 +5,10 @@ pub(crate) mod neighbour;
 
 use std::time::Duration;
 
+use ganglion_benches::machine;
+
+use crate::Mark;
 use crate::samples::Compared;
-use crate::{Mark, machine};
 
 /// The columns that the tables have in common, between what a cell is of and what else was seen.
 const LATENCIES: [&str; 9] = [
@@ -21,19 +23,16 @@ const LATENCIES: [&str; 9] = [
     "drift",
 ];
 
+/// What runs this bench by itself.
+pub(crate) const COMMAND: &str = "cargo bench -p ganglion-benches --bench isolation";
+
 /// What was run, and where.
 pub(crate) fn place(words: &[String]) -> String {
     let command = match words {
-        [] => "cargo bench --bench isolation".to_owned(),
-        words => format!("cargo bench --bench isolation -- {}", words.join(" ")),
+        [] => COMMAND.to_owned(),
+        words => format!("{COMMAND} -- {}", words.join(" ")),
     };
-    format!(
-        "`{command}`, {date}, {cores} cores, {processor}, {compiler}.\n",
-        date = machine::date(),
-        cores = machine::cores(),
-        processor = machine::processor(),
-        compiler = machine::compiler(),
-    )
+    machine::place(&command) + "\n"
 }
 
 fn per_second(period: Duration) -> f64 {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::machine;
+use ganglion_benches::machine;
 
 /// A phase of a cell.
 pub(crate) type Phase = (Instant, Instant);

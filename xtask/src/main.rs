@@ -9,6 +9,7 @@ mod deny;
 mod python;
 mod section;
 mod suite;
+mod summary;
 mod workspace;
 
 use std::env;
@@ -22,7 +23,8 @@ usage: cargo xtask TASK
 tasks:
   test     set up, then run every check and every test, a real Synapse included
   setup    install what the tests need: a Python virtual environment with Synapse, below target/
-  bench    run a bench and write its section of docs/performance.md; without a name: list the benches
+  bench    run benches and write their sections of docs/performance.md: all, or those that are named
+           (--list: list them; --quick: a short run, which leaves the document as it is)
   help     show this";
 
 fn main() -> ExitCode {
@@ -31,14 +33,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["test"] => Workspace::locate().and_then(|workspace| suite::run(&workspace)),
         ["setup"] => Workspace::locate().and_then(|workspace| python::set_up(&workspace).map(drop)),
-        ["bench"] => {
-            bench::list();
-            return ExitCode::SUCCESS;
-        }
-        ["bench", name] => Workspace::locate().and_then(|workspace| bench::run(&workspace, name, false)),
-        ["bench", name, "--quick"] | ["bench", "--quick", name] => {
-            Workspace::locate().and_then(|workspace| bench::run(&workspace, name, true))
-        }
+        ["bench", words @ ..] => Workspace::locate().and_then(|workspace| bench::follow(&workspace, words)),
         [] | ["help" | "--help" | "-h"] => {
             eprintln!("{HELP}");
             return ExitCode::SUCCESS;

@@ -30,6 +30,13 @@ pub(crate) fn replace(document: &str, name: &str, text: &str) -> anyhow::Result<
     Ok(format!("{before}{section}{after}"))
 }
 
+/// The text of a section; `None` if there is no such section.
+pub(crate) fn find<'a>(document: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = document.split_once(&format!("<!-- {name}: begin -->"))?;
+    let (text, _) = rest.split_once(&format!("<!-- {name}: end -->"))?;
+    Some(text.trim())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +50,13 @@ mod tests {
         let expected = DOCUMENT.replace("\nold\n", "\n\nnew\n\n");
         assert_eq!(replaced, expected);
         assert_eq!(replace(&replaced, "a", "new").unwrap(), replaced);
+    }
+
+    #[test]
+    fn a_section_is_found_by_its_name() {
+        assert_eq!(find(DOCUMENT, "a"), Some("old"));
+        assert_eq!(find(&replace(DOCUMENT, "b", "new").unwrap(), "b"), Some("new"));
+        assert_eq!(find(DOCUMENT, "c"), None);
     }
 
     #[test]

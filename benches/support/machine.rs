@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const LAST_THREADS: Duration = Duration::from_secs(5);
 
 /// Waits until then. Early wake-ups go on waiting.
-pub(crate) fn wait_until(then: Instant) {
+pub fn wait_until(then: Instant) {
     loop {
         let left = then.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -18,12 +18,13 @@ pub(crate) fn wait_until(then: Instant) {
     }
 }
 
-pub(crate) fn wait(duration: Duration) {
+/// Waits.
+pub fn wait(duration: Duration) {
     wait_until(Instant::now() + duration);
 }
 
 /// Lets this thread's waits end when they are over, and not up to 50 us later.
-pub(crate) fn wait_exactly() {
+pub fn wait_exactly() {
     #[cfg(target_os = "linux")]
     {
         // Without it the schedule is less exact, in all phases alike.
@@ -31,17 +32,21 @@ pub(crate) fn wait_exactly() {
     }
 }
 
-pub(crate) fn cores() -> usize {
+/// How many threads run at once.
+#[must_use]
+pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// How many threads this process has; `None` where that cannot be seen.
-pub(crate) fn threads() -> Option<usize> {
+#[must_use]
+pub fn threads() -> Option<usize> {
     Some(fs::read_dir("/proc/self/task").ok()?.count())
 }
 
 /// How many threads are left over `before`, after some time to end.
-pub(crate) fn threads_left(before: Option<usize>) -> usize {
+#[must_use]
+pub fn threads_left(before: Option<usize>) -> usize {
     let begun = Instant::now();
     loop {
         let left = match (threads(), before) {
@@ -56,7 +61,8 @@ pub(crate) fn threads_left(before: Option<usize>) -> usize {
 }
 
 /// The resident memory of this process in KiB; `None` where that cannot be seen.
-pub(crate) fn resident_kib() -> Option<i64> {
+#[must_use]
+pub fn resident_kib() -> Option<i64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: i64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     #[cfg(target_os = "linux")]
@@ -67,7 +73,8 @@ pub(crate) fn resident_kib() -> Option<i64> {
 }
 
 /// How long the threads of this process have run; zero where that cannot be seen.
-pub(crate) fn process_time() -> Duration {
+#[must_use]
+pub fn process_time() -> Duration {
     #[cfg(target_os = "linux")]
     return clock(rustix::time::ClockId::ProcessCPUTime);
     #[cfg(not(target_os = "linux"))]
@@ -75,7 +82,8 @@ pub(crate) fn process_time() -> Duration {
 }
 
 /// How long this thread has run; zero where that cannot be seen.
-pub(crate) fn thread_time() -> Duration {
+#[must_use]
+pub fn thread_time() -> Duration {
     #[cfg(target_os = "linux")]
     return clock(rustix::time::ClockId::ThreadCPUTime);
     #[cfg(not(target_os = "linux"))]
@@ -88,7 +96,8 @@ fn clock(clock: rustix::time::ClockId) -> Duration {
 }
 
 /// The processor's name.
-pub(crate) fn processor() -> String {
+#[must_use]
+pub fn processor() -> String {
     let known = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split_once(':')?.1.trim().to_owned())
@@ -97,7 +106,8 @@ pub(crate) fn processor() -> String {
 }
 
 /// The compiler on PATH, which cargo has most likely used.
-pub(crate) fn compiler() -> String {
+#[must_use]
+pub fn compiler() -> String {
     let output = Command::new("rustc").arg("--version").output();
     output.map_or_else(
         |_| "rustc of unknown version".to_owned(),
@@ -106,7 +116,32 @@ pub(crate) fn compiler() -> String {
 }
 
 /// Today, in UTC.
-pub(crate) fn date() -> String {
+#[must_use]
+pub fn date() -> String {
     let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
     now.split('T').next().unwrap_or_default().to_owned()
+}
+
+/// What was run, and where.
+#[must_use]
+pub fn place(command: &str) -> String {
+    format!(
+        "`{command}`, {date}, {cores} cores, {processor}, {compiler}.",
+        date = date(),
+        cores = cores(),
+        processor = processor(),
+        compiler = compiler(),
+    )
+}
+
+/// A package with its version, as the lock file has it.
+#[must_use]
+pub fn package(name: &str) -> String {
+    const LOCK: &str = include_str!("../../Cargo.lock");
+    let entry = LOCK.split("[[package]]").find(|entry| {
+        let mut lines = entry.trim_start().lines();
+        lines.next() == Some(&format!("name = {name:?}"))
+    });
+    let version = entry.and_then(|entry| entry.lines().find_map(|line| line.strip_prefix("version = ")));
+    format!("{name} {}", version.map_or("?", |version| version.trim_matches('"')))
 }
