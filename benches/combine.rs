@@ -141,7 +141,7 @@ impl<C: Callback> Subscriber<C> for Stub {
 
 fn route<C: Routed>(modules: usize) -> Arc<Route<C, ()>> {
     let subscriptions = (0..modules).map(|module| Subscription {
-        id: Arc::from(module.to_string()),
+        id: module.to_string().as_str().into(),
         policy: Policy::resolve(&[], &[], &C::SPEC),
         subscriber: Arc::new(Stub) as Arc<dyn Subscriber<C>>,
         incarnation: (),

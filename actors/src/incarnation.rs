@@ -13,9 +13,9 @@ use actix::{Actor as _, Addr};
 use ganglion_api::{CallFailure, Callback, FailureKind};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::at_once::TakenAtOnce;
 pub use self::at_once::{AtOnce, Entry, Questioner, Waiting};
 pub use self::call::Budget;
+pub(crate) use self::worker::Parts;
 pub use self::worker::Worker;
 use crate::admission::{Ledger, Reclaim};
 use crate::background::Pace;

@@ -118,7 +118,7 @@ impl Work for Respond {
                 parts.extensions = http::Extensions::new();
                 Ok(Ok(WebResponse::from_parts(parts, bytes::Bytes::copy_from_slice(&body))))
             }
-            Err(ModuleError::Matrix(error)) => Ok(Err(error)),
+            Err(ModuleError::Matrix(error)) => Ok(Err(*error)),
             Err(other) => Err(other),
         }
     }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::admission::{Permit, Reclaim};
 use crate::handle::ModuleHandle;
-use crate::incarnation::TakenAtOnce;
+use crate::incarnation::Parts;
 use crate::probe::Operation;
 use crate::queue::Caller;
 use crate::thread::ModuleThread;
@@ -145,38 +145,26 @@ pub(crate) struct Lendable {
 /// The permit of a running call: made lendable by the first who may need it.
 #[derive(Default)]
 pub(crate) enum Kept {
-    /// For this poll.
-    AtOnce(TakenAtOnce),
     Unlent(Held),
     Lendable(Arc<Lendable>),
-    /// It was given back with its thread. Also while it is made lendable.
+    /// The thread's visit has it, or it was given back with its thread. Also while it is made lendable.
     #[default]
     Nothing,
 }
 
 impl Kept {
     fn lendable(&mut self) -> Option<Arc<Lendable>> {
-        let lendable = match std::mem::take(self).beyond_this_poll() {
+        let lendable = match std::mem::take(self) {
             Self::Unlent(held) => Arc::new(Lendable {
                 turn: Arc::new(Semaphore::new(1)),
                 waiting: AtomicUsize::new(0),
                 _held: held,
             }),
             Self::Lendable(lendable) => lendable,
-            Self::AtOnce(_) | Self::Nothing => return None,
+            Self::Nothing => return None,
         };
         *self = Self::Lendable(Arc::clone(&lendable));
         Some(lendable)
-    }
-
-    /// The same, to be held for longer than a poll.
-    fn beyond_this_poll(self) -> Self {
-        match self {
-            Self::AtOnce(taken) => taken
-                .keep()
-                .map_or(Self::Nothing, |permit| Self::Unlent(Held::Own(permit))),
-            other => other,
-        }
     }
 }
 
@@ -202,14 +190,14 @@ pub trait Modules: Send + Sync {
 pub(crate) enum Whose {
     Module(ModuleHandle),
     /// The one at this position.
-    At(Arc<dyn Modules>, Cell<usize>),
+    At(Arc<dyn Modules>, Cell<usize>, Rc<Parts>),
 }
 
 impl Whose {
     fn module(&self) -> &ModuleHandle {
         match self {
             Self::Module(module) => module,
-            Self::At(modules, position) => modules.at(position.get()),
+            Self::At(modules, position, _) => modules.at(position.get()),
         }
     }
 }
@@ -221,6 +209,8 @@ pub(crate) struct Frame {
     until: Cell<Instant>,
     pub(crate) asker: Asker,
     permit: RefCell<Kept>,
+    /// The permit that the thread's visit has, for this poll alone: whether it is for a gating call.
+    at_once: Cell<Option<bool>>,
 }
 
 impl Frame {
@@ -231,32 +221,37 @@ impl Frame {
             until: Cell::new(until),
             asker,
             permit: RefCell::new(Kept::Unlent(permit)),
+            at_once: Cell::new(None),
         }
     }
 
     /// For calls of one callback, one after the other. The first is still to [begin](Self::begin).
-    pub(crate) fn of_route(modules: Arc<dyn Modules>, operation: Operation, asker: Asker) -> Self {
+    pub(crate) fn of_route(modules: Arc<dyn Modules>, parts: &Rc<Parts>, operation: Operation, asker: Asker) -> Self {
         Self {
-            whose: Whose::At(modules, Cell::new(0)),
+            whose: Whose::At(modules, Cell::new(0), Rc::clone(parts)),
             operation,
             until: Cell::new(Instant::now()),
             asker,
             permit: RefCell::default(),
+            at_once: Cell::new(None),
         }
     }
 
     /// From now on it is that of the call of the module at this position.
-    pub(crate) fn begin(&self, at: usize, until: Instant, permit: Kept) {
-        if let Whose::At(_, position) = &self.whose {
+    pub(crate) fn begin(&self, at: usize, until: Instant, gating: bool) {
+        if let Whose::At(_, position, _) = &self.whose {
             position.set(at);
         }
         self.until.set(until);
-        self.permit.replace(permit);
+        self.at_once.set(Some(gating));
     }
 
     /// Its call has ended: nobody needs the permit any more.
     pub(crate) fn end(&self) {
-        self.permit.take();
+        // If it is still there, the visit gives it back.
+        if self.at_once.take().is_none() {
+            self.permit.take();
+        }
     }
 
     /// Runs the call's code.
@@ -273,12 +268,16 @@ impl Frame {
 
     /// The call goes on after this poll.
     pub(crate) fn goes_on(&self) {
-        let mut permit = self.permit.borrow_mut();
-        *permit = std::mem::take(&mut *permit).beyond_this_poll();
+        if let (Some(gating), Whose::At(_, _, parts)) = (self.at_once.take(), &self.whose)
+            && let Some(permit) = parts.keep_permit(self.whose.module(), gating)
+        {
+            self.permit.replace(Kept::Unlent(Held::Own(permit)));
+        }
     }
 
     fn lineage(&self) -> Lineage {
         let above = self.asker.above.as_ref().map(|above| Arc::clone(&above.call));
+        self.goes_on();
         let lendable = self.permit.borrow_mut().lendable();
         Lineage {
             until: Some(self.until.get()),

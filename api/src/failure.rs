@@ -127,7 +127,7 @@ impl Error for MatrixError {}
 #[non_exhaustive]
 pub enum ModuleError {
     /// An error for the client. Synapse passes it on from the callbacks whose `on_failure` is `error` or `deny`.
-    Matrix(MatrixError),
+    Matrix(Box<MatrixError>),
     /// Any other error.
     Other(Arc<dyn Error + Send + Sync>),
 }
@@ -158,7 +158,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for ModuleError {
     fn from(error: E) -> Self {
         let boxed: Box<dyn Error + Send + Sync> = Box::new(error);
         match boxed.downcast::<MatrixError>() {
-            Ok(matrix) => Self::Matrix(*matrix),
+            Ok(matrix) => Self::Matrix(matrix),
             Err(other) => Self::Other(Arc::from(other)),
         }
     }
@@ -203,7 +203,7 @@ impl From<ModuleError> for CallFailure {
         Self {
             kind: FailureKind::ModuleError,
             detail,
-            matrix: matrix.map(Box::new),
+            matrix,
         }
     }
 }

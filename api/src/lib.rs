@@ -53,7 +53,8 @@ pub use resource::{
 };
 pub use types::*;
 pub use verdict::{
-    Denial, Denies, ErrorCode, EventVerdict, Gate, RegistrationVerdict, RoomOutcome, RoomVerdict, Verdict, VerdictKind,
+    Denial, DenialBody, Denies, ErrorCode, EventVerdict, Gate, RegistrationVerdict, RoomOutcome, RoomVerdict, Verdict,
+    VerdictKind,
 };
 
 /// Matrix identifiers, from ruma.

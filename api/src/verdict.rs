@@ -2,6 +2,7 @@
 //! the next, so its old forms are understood at the Python edge and nowhere else.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -48,9 +49,13 @@ impl fmt::Display for ErrorCode {
 /// Why something is denied, as the client will see it.
 ///
 /// Source: what Synapse sends for `Codes`, `(Codes, dict)` and a plain `False`.
+#[derive(Clone, PartialEq)]
+pub struct Denial(Box<DenialBody>);
+
+/// What a [`Denial`] says, which derefs to it. Most answers are none, so it is apart from them: they stay small.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Denial {
+pub struct DenialBody {
     /// The error code for the client; `M_FORBIDDEN` by default.
     pub errcode: ErrorCode,
     /// The text for the client; without one the homeserver words it.
@@ -59,14 +64,34 @@ pub struct Denial {
     pub fields: JsonObject,
 }
 
+impl Deref for Denial {
+    type Target = DenialBody;
+
+    fn deref(&self) -> &DenialBody {
+        &self.0
+    }
+}
+
+impl DerefMut for Denial {
+    fn deref_mut(&mut self) -> &mut DenialBody {
+        &mut self.0
+    }
+}
+
+impl fmt::Debug for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl Denial {
     /// A denial with this code, no text and no further fields.
     pub fn new(errcode: impl Into<ErrorCode>) -> Self {
-        Self {
+        Self(Box::new(DenialBody {
             errcode: errcode.into(),
             error: None,
             fields: JsonObject::new(),
-        }
+        }))
     }
 
     /// The plain denial: `M_FORBIDDEN`, worded by the homeserver.
@@ -92,13 +117,13 @@ impl Denial {
 
     /// Reads the keys `errcode`, `error` and `fields`, each with its default.
     pub(crate) fn take(fields: &mut Fields<'_>) -> Result<Self, JsonError> {
-        Ok(Self {
+        Ok(Self(Box::new(DenialBody {
             errcode: fields
                 .optional::<Option<String>>("errcode")?
                 .map_or_else(ErrorCode::forbidden, ErrorCode::from),
             error: fields.optional("error")?,
             fields: fields.optional("fields")?,
-        })
+        })))
     }
 
     fn to_json(&self) -> Value {

@@ -368,7 +368,7 @@ impl<'a, C: Routed> Drive<'a, C> {
             (Arc::clone(chain.route()), Arc::clone(chain.args()))
         };
         let modules = Arc::clone(&route) as Arc<dyn Modules>;
-        let mut questioner = Questioner::new::<C>(modules, asker);
+        let mut questioner = Questioner::new::<C>(self.worker, modules, asker);
         let mut answer = None;
         loop {
             let asked = answer.take();
@@ -408,17 +408,17 @@ impl<'a, C: Routed> Drive<'a, C> {
         route: &'r Route<C>,
         args: &'r Arc<C>,
         questioner: &Questioner,
-        mut answer: Option<(Question, Result<C::Answer, CallFailure>, Instant)>,
+        answer: Option<(Question, Result<C::Answer, CallFailure>, Instant)>,
     ) -> Stop<'r, C>
     where
         'a: 'r,
     {
         let mut now = answer.as_ref().map_or_else(|| self.worker.now(), |(_, _, at)| *at);
+        let mut chain = self.chain.lock();
+        if let Some((question, result, at)) = answer {
+            chain.answer(question, result, at);
+        }
         loop {
-            let mut chain = self.chain.lock();
-            if let Some((question, result, at)) = answer.take() {
-                chain.answer(question, result, at);
-            }
             if chain.leg() != self.leg {
                 drop(chain);
                 // Who displaced it may wait for this answer.
@@ -446,10 +446,11 @@ impl<'a, C: Routed> Drive<'a, C> {
             };
             chain.begin_at_once(budget.is_whole());
             drop(chain);
-            match entry.call(questioner, position, &**subscriber, args, budget) {
+            match entry.call(questioner, position, &**subscriber, args, &budget) {
                 AtOnce::Ended(result, at) => {
                     now = at;
-                    answer = Some((question, result, at));
+                    chain = self.chain.lock();
+                    chain.answer(question, result, at);
                 }
                 AtOnce::Waits(waiting) => return Stop::Waits(question, waiting),
             }

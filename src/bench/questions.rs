@@ -1,8 +1,8 @@
 //! What is asked, and in which order: fixed before the first question.
 
 use std::pin::Pin;
-use std::sync::Arc;
 
+use ganglion_actors::ModuleId;
 use ganglion_api::{
     Callback, CallbackSpec, CallbackVisitor, Candidate, CheckMediaFileForSpam, Denies as _, Gate, JsonPath, LoginType,
     Merging, Rewriting, VerdictKind, rule, visit_all,
@@ -37,7 +37,7 @@ pub(super) enum Verdict {
 /// A question that was answered.
 pub(super) struct Answered {
     pub(super) verdict: Verdict,
-    pub(super) decided_by: Option<Arc<str>>,
+    pub(super) decided_by: Option<ModuleId>,
     pub(super) steps: Vec<Step>,
 }
 

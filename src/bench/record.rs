@@ -1,8 +1,8 @@
 //! What became of the questions, by callback and module.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use ganglion_actors::ModuleId;
 use ganglion_api::{FailureKind, VerdictKind};
 use ganglion_dispatcher::{Step, StepResult};
 
@@ -32,7 +32,7 @@ pub(super) struct CallbackRecord {
 /// What one module did for one callback.
 #[derive(Debug)]
 pub(super) struct ModuleRecord {
-    pub(super) id: Arc<str>,
+    pub(super) id: ModuleId,
     /// How often it was asked.
     pub(super) calls: u64,
     /// The calls that reached it, or waited for it.
@@ -102,7 +102,7 @@ impl CallbackRecord {
         }
     }
 
-    fn module(&mut self, id: &Arc<str>) -> &mut ModuleRecord {
+    fn module(&mut self, id: &ModuleId) -> &mut ModuleRecord {
         let known = self.modules.iter().position(|module| module.id == *id);
         let position = known.unwrap_or_else(|| {
             self.modules.push(ModuleRecord::new(id));
@@ -113,9 +113,9 @@ impl CallbackRecord {
 }
 
 impl ModuleRecord {
-    fn new(id: &Arc<str>) -> Self {
+    fn new(id: &ModuleId) -> Self {
         Self {
-            id: Arc::clone(id),
+            id: *id,
             calls: 0,
             latency: Latencies::default(),
             total: Duration::ZERO,

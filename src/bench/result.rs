@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
+use ganglion_actors::ModuleId;
 use ganglion_api::{CallbackSpec, FailureKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -141,7 +141,7 @@ pub(super) struct BucketResult {
 pub(crate) struct Ended<'a> {
     pub(crate) options: Options,
     /// The callbacks that were asked, as the questions have them, each with its modules in the order of its route.
-    pub(crate) asked: Vec<(&'static CallbackSpec, Vec<Arc<str>>)>,
+    pub(crate) asked: Vec<(&'static CallbackSpec, Vec<ModuleId>)>,
     pub(crate) without_subscriber: Vec<String>,
     pub(crate) not_running: BTreeMap<String, String>,
     pub(crate) callers: &'a Callers,
@@ -232,7 +232,7 @@ impl ScheduleResult {
 }
 
 impl CallbackResult {
-    fn of(name: &str, route: &[Arc<str>], record: &CallbackRecord, rate: &impl Fn(u64) -> f64) -> Self {
+    fn of(name: &str, route: &[ModuleId], record: &CallbackRecord, rate: &impl Fn(u64) -> f64) -> Self {
         let chain = record.chain.total();
         let mut modules: Vec<&ModuleRecord> = record.modules.iter().collect();
         modules.sort_by_key(|module| route.iter().position(|id| *id == module.id).unwrap_or(usize::MAX));

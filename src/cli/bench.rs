@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use clap::error::ErrorKind;
-use ganglion_actors::{ModuleHandle, ModuleState};
+use ganglion_actors::{ModuleHandle, ModuleId, ModuleState};
 use ganglion_api::testing::Misbehave;
 use ganglion_api::{CallbackSpec, Registry, reference, spec};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -180,7 +180,7 @@ fn subscribed(mix: &Mix, ganglion: &Ganglion) -> anyhow::Result<(Vec<Route>, Vec
     for (spec, modules) in routes.overview() {
         let wanted = mix.weight(spec.name) > 0;
         match (wanted, modules.is_empty()) {
-            (true, false) => asked.push((spec, modules.iter().map(|module| Arc::from(module.id())).collect())),
+            (true, false) => asked.push((spec, modules.iter().map(ModuleHandle::module_id).collect())),
             (true, true) => without.push(spec.name.to_owned()),
             (false, false) => elsewhere.push(spec.name),
             (false, true) => {}
@@ -200,7 +200,7 @@ fn subscribed(mix: &Mix, ganglion: &Ganglion) -> anyhow::Result<(Vec<Route>, Vec
     Ok((asked, without))
 }
 
-type Route = (&'static CallbackSpec, Vec<Arc<str>>);
+type Route = (&'static CallbackSpec, Vec<ModuleId>);
 
 fn options(args: &BenchArgs, mix: &Mix, warm_up: Duration) -> Options {
     let name = args.config.file_name().unwrap_or(args.config.as_os_str());

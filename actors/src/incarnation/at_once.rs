@@ -13,33 +13,18 @@ use ganglion_api::{CallFailure, Callback, FailureKind, LocalFuture, ModuleError,
 use tokio::time::Instant;
 
 use super::call::{Passed, Terms};
-use super::worker::Part;
+use super::worker::{Part, Parts};
 use super::{Budget, Incarnation, Place, Worker};
-use crate::admission::Permit;
 use crate::breaker::Judged;
 use crate::course::Course;
 use crate::gate::Entrance;
 use crate::guard::{Panic, guarded};
 use crate::handle::ModuleHandle;
 use crate::module_actor::Ended;
-use crate::nesting::{Asker, Frame, Kept, Modules};
+use crate::nesting::{Asker, Frame, Modules};
 use crate::probe::Operation;
 use crate::queue::CallClass;
 use crate::thread::Taken;
-
-/// A permit for one poll of a module's code, held by the thread's visit to it.
-pub(crate) struct TakenAtOnce {
-    part: Rc<Part>,
-    gating: bool,
-}
-
-impl TakenAtOnce {
-    /// Keeps it for longer; `None` if its thread was given up, and it was given back.
-    pub(crate) fn keep(self) -> Option<Permit> {
-        let kept = self.part.thread.watched.keep_permit();
-        kept.then(|| self.part.ledger.lend(self.gating).ok()).flatten()
-    }
-}
 
 /// Who asks the modules of one route, one after the other.
 pub struct Questioner {
@@ -47,19 +32,22 @@ pub struct Questioner {
     operation: Operation,
     asker: Asker,
     frame: Rc<Frame>,
+    parts: Rc<Parts>,
 }
 
 impl Questioner {
-    /// Asks the modules at these positions.
+    /// Asks the modules at these positions, on this worker.
     #[must_use]
-    pub fn new<C: Callback>(modules: Arc<dyn Modules>, asker: Asker) -> Self {
+    pub fn new<C: Callback>(worker: &Worker, modules: Arc<dyn Modules>, asker: Asker) -> Self {
         let operation = Operation::callback::<C>();
-        let frame = Frame::of_route(Arc::clone(&modules), operation, asker.clone());
+        let parts = Rc::clone(worker.parts());
+        let frame = Frame::of_route(Arc::clone(&modules), &parts, operation, asker.clone());
         Self {
             modules,
             operation,
             asker,
             frame: Rc::new(frame),
+            parts,
         }
     }
 
@@ -73,7 +61,8 @@ impl Questioner {
     pub fn run<T>(&mut self, run: impl FnOnce(&Self) -> T) -> T {
         if Rc::strong_count(&self.frame) > 1 {
             // A call that waits has it.
-            let frame = Frame::of_route(Arc::clone(&self.modules), self.operation, self.asker.clone());
+            let modules = Arc::clone(&self.modules);
+            let frame = Frame::of_route(modules, &self.parts, self.operation, self.asker.clone());
             self.frame = Rc::new(frame);
         }
         let this = &*self;
@@ -163,7 +152,7 @@ impl<'a> Entry<'a> {
         position: usize,
         subscriber: &'a dyn Subscriber<C>,
         args: &'a C,
-        budget: Budget,
+        budget: &Budget,
     ) -> AtOnce<'a, C> {
         let Self {
             incarnation,
@@ -174,19 +163,16 @@ impl<'a> Entry<'a> {
             mut toll,
         } = self;
         let frame = &questioner.frame;
-        let terms = Terms {
-            operation: questioner.operation,
+        let operation = questioner.operation;
+        let terms = || Terms {
+            operation,
             pass,
-            budget,
+            budget: *budget,
             hurried: questioner.asker.hurried,
         };
-        let permit = TakenAtOnce {
-            part: Rc::clone(&part),
-            gating,
-        };
-        frame.begin(position, budget.until, Kept::AtOnce(permit));
+        frame.begin(position, budget.until, gating);
         let watched = &worker.thread().watched;
-        let visit = watched.probe.enter(incarnation.site(terms.operation));
+        let visit = watched.probe.enter(incarnation.site(operation));
         // From now on the visit holds it.
         watched.hold(visit, std::mem::take(&mut toll.taken));
         let mut code = None;
@@ -204,7 +190,7 @@ impl<'a> Entry<'a> {
                     incarnation,
                     worker,
                     part,
-                    terms,
+                    terms: terms(),
                     frame: Rc::clone(frame),
                     // What is pending is there.
                     code: code.unwrap_or_else(|| Box::pin(std::future::pending())),
@@ -216,17 +202,17 @@ impl<'a> Entry<'a> {
         match result {
             Ok(answer) if now <= budget.until => {
                 let took = now.saturating_duration_since(budget.now);
-                incarnation.record(&terms, Judged::Success, took, now);
+                incarnation.record(operation, pass, Judged::Success, took, now);
                 part.tally.took_part(None, took);
                 AtOnce::Ended(Ok(answer), now)
             }
             Err(failure) if now <= budget.until || failure.kind == FailureKind::Panicked => {
-                AtOnce::Ended(incarnation.ended_here(&part, &terms, Err(failure), now), now)
+                AtOnce::Ended(incarnation.ended_here(&part, &terms(), Err(failure), now), now)
             }
             // An error that came too late decides as little as an answer.
             _late => {
                 let late = Err(FailureKind::DeadlineExceeded.into());
-                AtOnce::Ended(incarnation.ended_here(&part, &terms, late, now), now)
+                AtOnce::Ended(incarnation.ended_here(&part, &terms(), late, now), now)
             }
         }
     }

@@ -213,18 +213,25 @@ impl Incarnation {
         // Else others had the time that it lacked.
         let had_time = || (whole || !terms.hurried) && took >= (until - made) / 2;
         match (judge(result, had_time), terms.pass) {
-            (Some(judged), _) => self.record(terms, judged, took, now),
+            (Some(judged), _) => self.record(terms.operation, terms.pass, judged, took, now),
             (None, Some((breaker, pass))) => breaker.withdraw(pass),
             (None, None) => {}
         }
     }
 
-    pub(super) fn record(&self, terms: &Terms<'_>, judged: Judged, took: Duration, now: Instant) {
-        if let Some((breaker, pass)) = terms.pass
+    pub(super) fn record(
+        &self,
+        operation: Operation,
+        pass: Option<Passed<'_>>,
+        judged: Judged,
+        took: Duration,
+        now: Instant,
+    ) {
+        if let Some((breaker, pass)) = pass
             && breaker.record(pass, judged, took, now)
         {
             // It fails whatever it gets, such as one whose backend is down.
-            self.module.poison().forget_hangs(terms.operation);
+            self.module.poison().forget_hangs(operation);
         }
     }
 

@@ -9,8 +9,9 @@ use actix::{Actor as _, Addr};
 use tokio::time::Instant;
 
 use super::{Incarnation, Place};
-use crate::admission::{Ledger, Reclaim};
+use crate::admission::{Ledger, Permit, Reclaim};
 use crate::clock::Clock;
+use crate::handle::ModuleHandle;
 use crate::module_actor::ModuleActor;
 use crate::tally::Tally;
 use crate::thread::ModuleThread;
@@ -24,19 +25,34 @@ pub(super) struct Part {
     pub(super) ledger: Arc<Ledger>,
     /// Its calls from here, through all incarnations.
     pub(super) tally: Arc<Tally>,
-    pub(super) thread: Arc<ModuleThread>,
 }
 
-/// All modules' parts on one worker. It stays on its thread.
-pub struct Worker {
+/// All modules' parts on one thread.
+pub(crate) struct Parts {
     thread: Arc<ModuleThread>,
+    of_modules: RefCell<Vec<Option<Rc<Part>>>>,
+}
+
+impl Parts {
+    /// Keeps a permit beyond the poll that it was taken for; `None` if its thread was given up, and it was given back.
+    pub(crate) fn keep_permit(&self, module: &ModuleHandle, gating: bool) -> Option<Permit> {
+        if !self.thread.watched.keep_permit() {
+            return None;
+        }
+        let parts = self.of_modules.borrow();
+        parts.get(module.index())?.as_ref()?.ledger.lend(gating).ok()
+    }
+}
+
+/// A worker, for who runs on it. It stays on its thread.
+pub struct Worker {
     clock: Clock,
-    parts: RefCell<Vec<Option<Rc<Part>>>>,
+    parts: Rc<Parts>,
 }
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Worker({:?})", self.thread)
+        write!(f, "Worker({:?})", self.parts.thread)
     }
 }
 
@@ -49,16 +65,24 @@ impl Worker {
         } else {
             Clock::counting()
         };
-        Self {
+        let parts = Parts {
             thread,
+            of_modules: RefCell::default(),
+        };
+        Self {
             clock,
-            parts: RefCell::default(),
+            parts: Rc::new(parts),
         }
     }
 
     /// Its thread.
     pub(super) fn thread(&self) -> &Arc<ModuleThread> {
-        &self.thread
+        &self.parts.thread
+    }
+
+    /// The modules' parts.
+    pub(super) fn parts(&self) -> &Rc<Parts> {
+        &self.parts
     }
 
     /// The present moment.
@@ -69,7 +93,7 @@ impl Worker {
 
     /// The part of a module, begun anew with each incarnation.
     pub(super) fn part(&self, incarnation: &Incarnation) -> Rc<Part> {
-        let mut parts = self.parts.borrow_mut();
+        let mut parts = self.parts.of_modules.borrow_mut();
         let index = incarnation.module.index();
         if parts.len() <= index {
             parts.resize_with(index + 1, || None);
@@ -90,7 +114,7 @@ impl Worker {
             Place::Thread { ledger, .. } => Arc::clone(ledger),
             _ => {
                 let ledger = incarnation.module.admission().ledger();
-                self.thread.keep(Arc::clone(&ledger) as Arc<dyn Reclaim>);
+                self.thread().keep(Arc::clone(&ledger) as Arc<dyn Reclaim>);
                 ledger
             }
         };
@@ -101,7 +125,6 @@ impl Worker {
             replica,
             ledger,
             tally: tally.unwrap_or_else(|| incarnation.module.counters().tally()),
-            thread: Arc::clone(&self.thread),
         }
     }
 }
