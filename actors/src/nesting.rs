@@ -204,7 +204,7 @@ impl Whose {
 
 /// A running call of a module.
 pub(crate) struct Frame {
-    pub(crate) whose: Whose,
+    whose: Whose,
     pub(crate) operation: Operation,
     until: Cell<Instant>,
     pub(crate) asker: Asker,
@@ -225,16 +225,31 @@ impl Frame {
         }
     }
 
-    /// For calls of one callback, one after the other. The first is still to [begin](Self::begin).
-    pub(crate) fn of_route(modules: Arc<dyn Modules>, parts: &Rc<Parts>, operation: Operation, asker: Asker) -> Self {
+    /// For calls of one callback, one after the other, until their deadline. The first is still to [begin](Self::begin).
+    pub(crate) fn of_route(
+        modules: Arc<dyn Modules>,
+        parts: Rc<Parts>,
+        operation: Operation,
+        asker: Asker,
+        deadline: Instant,
+    ) -> Self {
         Self {
-            whose: Whose::At(modules, Cell::new(0), Rc::clone(parts)),
+            whose: Whose::At(modules, Cell::new(0), parts),
             operation,
-            until: Cell::new(Instant::now()),
+            until: Cell::new(deadline),
             asker,
             permit: RefCell::default(),
             at_once: Cell::new(None),
         }
+    }
+
+    /// Another one for the calls to come.
+    pub(crate) fn anew(&self) -> Option<Self> {
+        let Whose::At(modules, _, parts) = &self.whose else {
+            return None;
+        };
+        let (modules, parts, asker) = (Arc::clone(modules), Rc::clone(parts), self.asker.clone());
+        Some(Self::of_route(modules, parts, self.operation, asker, self.until.get()))
     }
 
     /// From now on it is that of the call of the module at this position.

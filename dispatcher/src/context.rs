@@ -46,12 +46,12 @@ impl AskContext {
         self
     }
 
-    /// Who asks, and the moment after which the answer is of no use, at most `longest` from now on.
-    pub(crate) fn begin(self, longest: Duration) -> (Asker, Instant) {
+    /// Who asks, and the moment after which the answer is of no use, at most `longest` after this one.
+    pub(crate) fn begin(self, now: Instant, longest: Duration) -> (Asker, Instant) {
         let above = self.below.or_else(Lineage::here);
         let caller = above.as_ref().map(Lineage::caller).or(self.caller).unwrap_or_default();
         let until = [self.until, above.as_ref().and_then(Lineage::until)];
-        let longest = Instant::now() + longest;
+        let longest = now + longest;
         let until = until.into_iter().flatten().fold(longest, Instant::min);
         let hurried = until < longest;
         let asker = Asker { caller, above, hurried };

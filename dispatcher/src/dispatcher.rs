@@ -368,7 +368,7 @@ impl<'a, C: Routed> Drive<'a, C> {
             (Arc::clone(chain.route()), Arc::clone(chain.args()))
         };
         let modules = Arc::clone(&route) as Arc<dyn Modules>;
-        let mut questioner = Questioner::new::<C>(self.worker, modules, asker);
+        let mut questioner = Questioner::new::<C>(self.worker, modules, asker, self.deadline);
         let mut answer = None;
         loop {
             let asked = answer.take();

@@ -157,7 +157,7 @@ impl DispatchHandle {
     /// Asks for a caller, until a deadline or below a call of a module; otherwise like [`ask`](Self::ask). Below too many
     /// calls (`dispatch.max_depth`) nobody is asked: the decision is the constant error, without steps.
     pub async fn ask_in<C: Routed>(&self, context: AskContext, args: C) -> Decision<C> {
-        let (chain, asker, deadline) = match self.begin(context, args) {
+        let (chain, asker, deadline) = match self.begin(Instant::now, context, args) {
             Ok(begun) => begun,
             Err(decision) => return decision,
         };
@@ -167,12 +167,17 @@ impl DispatchHandle {
 
     /// A chain at its start, who asks it, and its deadline; the decision itself, if nobody is to be asked.
     #[expect(clippy::result_large_err, reason = "a decision is no error, and is moved once")]
-    fn begin<C: Routed>(&self, context: AskContext, args: C) -> Result<(SharedChain<C>, Asker, Instant), Decision<C>> {
+    fn begin<C: Routed>(
+        &self,
+        now: impl FnOnce() -> Instant,
+        context: AskContext,
+        args: C,
+    ) -> Result<(SharedChain<C>, Asker, Instant), Decision<C>> {
         let route = match self.shared.routing.tables().routes.route::<C>() {
             Some(route) if !route.subscriptions().is_empty() => Arc::clone(route),
             _ => return Err(neutral(&args)),
         };
-        let (asker, deadline) = context.begin(self.shared.deadline);
+        let (asker, deadline) = context.begin(now(), self.shared.deadline);
         if let Some(above) = self.too_deep_below(&asker) {
             self.refuse(above, C::SPEC.name);
             return Err(undecided());
@@ -187,7 +192,7 @@ impl DispatchHandle {
     /// # Cancellation
     /// As if its dispatcher were dropped: a call that runs in this task ends at its next await.
     pub async fn ask_on<C: Routed>(&self, worker: &Worker, args: C) -> Decision<C> {
-        let (chain, asker, deadline) = match self.begin(AskContext::new(), args) {
+        let (chain, asker, deadline) = match self.begin(|| worker.now(), AskContext::new(), args) {
             Ok(begun) => begun,
             Err(decision) => return decision,
         };
@@ -319,7 +324,7 @@ impl DispatchHandle {
     /// As for [`ask`](Self::ask).
     pub async fn respond(&self, mounted: &MountedResource, request: WebRequest, caller: Caller) -> Served {
         let context = AskContext::new().caller(caller);
-        let (asker, deadline) = context.begin(mounted.module().limits().call_timeout);
+        let (asker, deadline) = context.begin(Instant::now(), mounted.module().limits().call_timeout);
         if let Some(above) = self.too_deep_below(&asker) {
             let too_deep = self.refuse(above, "web_resource");
             return Err(CallFailure::new(FailureKind::ModuleError, too_deep.to_string()));

@@ -13,7 +13,7 @@ use ganglion_api::{CallFailure, Callback, FailureKind, LocalFuture, ModuleError,
 use tokio::time::Instant;
 
 use super::call::{Passed, Terms};
-use super::worker::{Part, Parts};
+use super::worker::Part;
 use super::{Budget, Incarnation, Place, Worker};
 use crate::breaker::Judged;
 use crate::course::Course;
@@ -28,41 +28,30 @@ use crate::thread::Taken;
 
 /// Who asks the modules of one route, one after the other.
 pub struct Questioner {
-    modules: Arc<dyn Modules>,
-    operation: Operation,
-    asker: Asker,
     frame: Rc<Frame>,
-    parts: Rc<Parts>,
 }
 
 impl Questioner {
-    /// Asks the modules at these positions, on this worker.
+    /// Asks the modules at these positions, on this worker, until the deadline.
     #[must_use]
-    pub fn new<C: Callback>(worker: &Worker, modules: Arc<dyn Modules>, asker: Asker) -> Self {
-        let operation = Operation::callback::<C>();
+    pub fn new<C: Callback>(worker: &Worker, modules: Arc<dyn Modules>, asker: Asker, deadline: Instant) -> Self {
         let parts = Rc::clone(worker.parts());
-        let frame = Frame::of_route(Arc::clone(&modules), &parts, operation, asker.clone());
-        Self {
-            modules,
-            operation,
-            asker,
-            frame: Rc::new(frame),
-            parts,
-        }
+        let frame = Frame::of_route(modules, parts, Operation::callback::<C>(), asker, deadline);
+        Self { frame: Rc::new(frame) }
     }
 
     /// For whom.
     #[must_use]
     pub fn asker(&self) -> &Asker {
-        &self.asker
+        &self.frame.asker
     }
 
     /// Begins with calls that do not wait, until one does.
     pub fn run<T>(&mut self, run: impl FnOnce(&Self) -> T) -> T {
-        if Rc::strong_count(&self.frame) > 1 {
-            // A call that waits has it.
-            let modules = Arc::clone(&self.modules);
-            let frame = Frame::of_route(modules, &self.parts, self.operation, self.asker.clone());
+        if Rc::strong_count(&self.frame) > 1
+            && let Some(frame) = self.frame.anew()
+        {
+            // A call that waits has the one before.
             self.frame = Rc::new(frame);
         }
         let this = &*self;
@@ -122,7 +111,7 @@ impl Incarnation {
             && self.live.load(Ordering::Acquire)
             && !module.poison().is_struck(operation)
             && !worker.thread().watched.is_retired()
-            && questioner.asker.above.as_ref().is_none_or(nobody_lends);
+            && questioner.asker().above.as_ref().is_none_or(nobody_lends);
         if !may_begin {
             return None;
         }
@@ -163,12 +152,12 @@ impl<'a> Entry<'a> {
             mut toll,
         } = self;
         let frame = &questioner.frame;
-        let operation = questioner.operation;
+        let operation = frame.operation;
         let terms = || Terms {
             operation,
             pass,
             budget: *budget,
-            hurried: questioner.asker.hurried,
+            hurried: questioner.asker().hurried,
         };
         frame.begin(position, budget.until, gating);
         let watched = &worker.thread().watched;
