@@ -450,7 +450,7 @@ impl<'a, C: Routed> Drive<'a, C> {
                 AtOnce::Ended(result, at) => {
                     now = at;
                     chain = self.chain.lock();
-                    chain.answer(question, result, at);
+                    chain.answer(question, result.map_err(|failure| *failure), at);
                 }
                 AtOnce::Waits(waiting) => return Stop::Waits(question, waiting),
             }

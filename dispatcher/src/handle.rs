@@ -166,7 +166,6 @@ impl DispatchHandle {
     }
 
     /// A chain at its start, who asks it, and its deadline; the decision itself, if nobody is to be asked.
-    #[expect(clippy::result_large_err, reason = "a decision is no error, and is moved once")]
     fn begin<C: Routed>(
         &self,
         now: impl FnOnce() -> Instant,
@@ -265,7 +264,7 @@ impl DispatchHandle {
             LetGo::Withdrawn => return ControlFlow::Continue(()),
             LetGo::GivenUp => {}
         }
-        let blamed = worker.thread.blame().and_then(|blame| blame.module.clone());
+        let blamed = worker.thread.blame().and_then(|blame| blame.module);
         let displaced = chain.lock().displace(blamed.as_deref(), Instant::now());
         if let Displaced::WaitUntil(question, until) = displaced {
             chain.answered(until.min(deadline)).await;

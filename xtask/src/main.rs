@@ -5,6 +5,8 @@
 
 mod bench;
 mod command;
+mod cost;
+mod debian;
 mod deny;
 mod python;
 mod section;
@@ -25,6 +27,7 @@ tasks:
   setup    install what the tests need: a Python virtual environment with Synapse, below target/
   bench    run benches and write their sections of docs/performance.md: all, or those that are named
            (--list: list them; --quick: a short run, which leaves the document as it is)
+  cost     count the instructions and allocations of a chain, and compare them; --write: write them down instead
   help     show this";
 
 fn main() -> ExitCode {
@@ -33,6 +36,8 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["test"] => Workspace::locate().and_then(|workspace| suite::run(&workspace)),
         ["setup"] => Workspace::locate().and_then(|workspace| python::set_up(&workspace).map(drop)),
+        ["cost"] => Workspace::locate().and_then(|workspace| cost::check(&workspace)),
+        ["cost", "--write"] => Workspace::locate().and_then(|workspace| cost::write(&workspace)),
         ["bench", words @ ..] => Workspace::locate().and_then(|workspace| bench::follow(&workspace, words)),
         [] | ["help" | "--help" | "-h"] => {
             eprintln!("{HELP}");

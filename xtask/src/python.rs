@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::Context;
 
-use crate::command;
 use crate::workspace::Workspace;
+use crate::{command, debian};
 
 /// Every package and its version.
 const REQUIREMENTS: &str = "tests/synapse/requirements.txt";
@@ -53,36 +53,12 @@ fn remove(directory: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Makes sure that `python3` can make virtual environments; on Debian that is a package of its own.
+/// Makes sure that `python3` can make virtual environments; on Debian that is a package of its own. Its bare `python3` has
+/// `venv`, but lacks `ensurepip`, without which an environment is of no use.
 fn require_python(workspace: &Workspace) -> anyhow::Result<()> {
-    if makes_environments(workspace) {
-        return Ok(());
-    }
-    let may_install = Path::new("/etc/debian_version").exists()
-        && command::output(workspace.command("id").arg("-u")).as_deref() == Some("0");
-    if !may_install {
-        bail!(
-            "python3 with venv and pip is missing: install Python 3.10 or newer \
-             (on Debian and its kin: apt-get install python3 python3-venv)"
-        );
-    }
-    command::run(workspace.command("apt-get").arg("update"))?;
-    command::run(
-        workspace
-            .command("apt-get")
-            .args(["install", "-y", "--no-install-recommends", "python3", "python3-venv"])
-            .env("DEBIAN_FRONTEND", "noninteractive"),
-    )?;
-    ensure!(
-        makes_environments(workspace),
-        "python3-venv is installed, but the python3 found first on PATH cannot make environments"
-    );
-    Ok(())
-}
-
-/// Debian's bare `python3` has `venv`, but lacks `ensurepip`, without which an environment is of no
-/// use.
-fn makes_environments(workspace: &Workspace) -> bool {
-    let program = "import ensurepip, venv";
-    command::output(workspace.command("python3").args(["-c", program])).is_some()
+    debian::require(
+        workspace,
+        "python3 python3-venv",
+        &["python3", "-c", "import ensurepip, venv"],
+    )
 }

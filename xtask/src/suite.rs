@@ -1,7 +1,7 @@
 //! Everything that has to hold before a change lands.
 
 use crate::workspace::Workspace;
-use crate::{command, deny, python};
+use crate::{command, cost, deny, python};
 
 /// Runs every check, the quick ones first, and stops at the first that fails.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
@@ -22,6 +22,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     command::run(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
     // Not nextest, which runs no doctests.
     cargo(&["test", "--workspace", "--all-features"])?;
+    cost::check(workspace)?;
     // The expectations of the combine rules are Synapse's, not ours.
     let combine = ["tests/synapse/combine.py", "--check", "tests/golden/combine.json"];
     command::run(workspace.command(python).args(combine))?;

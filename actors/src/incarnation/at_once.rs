@@ -3,6 +3,7 @@
 //! This is the mailbox's fast path. Most modules answer without waiting, and then a call is one poll, with everything that
 //! guards it and without a message, a timer or an allocation. A call that does wait goes on in the same task.
 
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -93,8 +94,8 @@ pub struct Waiting<'a, C: Callback> {
 
 /// How a call went on.
 pub enum AtOnce<'a, C: Callback> {
-    /// It ended at once, at this moment.
-    Ended(Result<C::Answer, CallFailure>, Instant),
+    /// It ended at once, at this moment. A failure is apart, so that an answer is a small thing to move.
+    Ended(Result<C::Answer, Box<CallFailure>>, Instant),
     /// It waits.
     Waits(Waiting<'a, C>),
 }
@@ -196,12 +197,12 @@ impl<'a> Entry<'a> {
                 AtOnce::Ended(Ok(answer), now)
             }
             Err(failure) if now <= budget.until || failure.kind == FailureKind::Panicked => {
-                AtOnce::Ended(incarnation.ended_here(&part, &terms(), Err(failure), now), now)
+                AtOnce::Ended(Err(incarnation.failed_here(&part, &terms(), *failure, now)), now)
             }
             // An error that came too late decides as little as an answer.
             _late => {
-                let late = Err(FailureKind::DeadlineExceeded.into());
-                AtOnce::Ended(incarnation.ended_here(&part, &terms(), late, now), now)
+                let late = FailureKind::DeadlineExceeded.into();
+                AtOnce::Ended(Err(incarnation.failed_here(&part, &terms(), late, now)), now)
             }
         }
     }
@@ -214,12 +215,12 @@ type Code<'a, T> = LocalFuture<'a, Result<T, ModuleError>>;
 fn poll_once<'a, T>(
     code: &mut Option<Code<'a, T>>,
     make: impl FnOnce() -> Code<'a, T>,
-) -> Poll<Result<T, CallFailure>> {
+) -> Poll<Result<T, Box<CallFailure>>> {
     let cx = &mut Context::from_waker(Waker::noop());
     let polled = catch_unwind(AssertUnwindSafe(|| {
         let polled = code.insert(make()).as_mut().poll(cx);
         // The text of a module's error is the module's code too.
-        let polled = polled.map(|result| result.map_err(CallFailure::from));
+        let polled = polled.map(|result| result.map_err(|error| Box::new(CallFailure::from(error))));
         if polled.is_ready() {
             *code = None;
         }
@@ -230,7 +231,7 @@ fn poll_once<'a, T>(
         let dropped = catch_unwind(AssertUnwindSafe(|| *code = None));
         // One panic says enough.
         let _ = dropped.map_err(Panic::caught);
-        Poll::Ready(Err(CallFailure::new(FailureKind::Panicked, panic.0)))
+        Poll::Ready(Err(Box::new(CallFailure::new(FailureKind::Panicked, panic.0))))
     })
 }
 
@@ -279,6 +280,13 @@ impl Drop for Ends {
 }
 
 impl Incarnation {
+    /// A call that was made in the task that asks has failed.
+    #[cold]
+    fn failed_here(&self, part: &Part, terms: &Terms<'_>, failure: CallFailure, now: Instant) -> Box<CallFailure> {
+        let Err(failure) = self.ended_here::<Infallible>(part, terms, Err(failure), now);
+        Box::new(failure)
+    }
+
     /// A call that was made in the task that asks has ended.
     fn ended_here<T>(
         &self,

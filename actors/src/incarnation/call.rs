@@ -117,21 +117,23 @@ impl Incarnation {
         asking: A,
     ) {
         let part = worker.part(self);
-        match self
-            .send(worker, &part, operation, work, budget, asker, asking.clone())
-            .await
-        {
+        let sent = self.send(worker, &part, operation, (work, asking.clone()), budget, asker);
+        let took = || worker.now().saturating_duration_since(budget.now);
+        match sent.await {
             Ok(Ended::Withdrawn) => {}
             Ok(ended) => {
                 if ended == Ended::Refused {
                     part.tally.count(ended.failure());
                 } else {
-                    let took = worker.now().saturating_duration_since(budget.now);
-                    part.tally.took_part(ended.failure(), took);
+                    part.tally.took_part(ended.failure(), took());
                 }
             }
             Err(failure) => {
-                part.tally.count(Some(failure.kind));
+                match failure.kind {
+                    // On its own thread.
+                    kind @ FailureKind::DeadlineExceeded => part.tally.took_part(Some(kind), took()),
+                    kind => part.tally.count(Some(kind)),
+                }
                 asking.end(Err(failure));
             }
         }
@@ -146,10 +148,9 @@ impl Incarnation {
         worker: &Worker,
         part: &Part,
         operation: Operation,
-        work: W,
+        (work, asking): (W, A),
         budget: Budget,
         asker: Asker,
-        asking: A,
     ) -> Result<Ended, CallFailure> {
         if !self.live.load(Ordering::Acquire) {
             return Err(self.absence().into());
