@@ -194,6 +194,9 @@ impl CacheOptions {
 
     /// Which of a call's arguments form the key.
     fn key(&self, parts: Vec<KeyPart>) -> CacheKey {
+        if self.num_args.is_none() && self.uncached_args.is_empty() {
+            return CacheKey(parts.into());
+        }
         let count = self.num_args.unwrap_or(parts.len());
         let parts = parts.into_iter().take(count).enumerate();
         CacheKey(
@@ -213,6 +216,9 @@ pub type Fill = Box<dyn FnOnce() -> LocalFuture<'static, Result<CachedValue, Mod
 
 /// Where the results of one cached function are kept.
 pub trait CacheStore: Send + Sync {
+    /// The result for this key, if it is there.
+    fn get(&self, key: &CacheKey) -> Option<CachedValue>;
+
     /// The result for this key, computed if it is not there. Concurrent calls for one key share one computation, its
     /// error too; errors are not kept. A caller who stops waiting does not stop the computation.
     fn get_or_fill(
@@ -254,7 +260,11 @@ impl<A: CacheArgs + Send + 'static, V: Send + Sync + 'static> Cached<A, V> {
     /// The computation goes on without the caller.
     pub async fn get(&self, args: A) -> Result<Arc<V>, ModuleError> {
         let key = self.options.key(args.key_parts());
-        let value = self.store.get_or_fill(key, (self.function)(args)).await?;
+        // Most results are there, and those need no computation to be made ready.
+        let value = match self.store.get(&key) {
+            Some(value) => value,
+            None => self.store.get_or_fill(key, (self.function)(args)).await?,
+        };
         value
             .downcast()
             .map_err(|_| ModuleError::message("a cached value has another type"))

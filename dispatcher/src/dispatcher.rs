@@ -1,13 +1,10 @@
 //! The dispatcher actor: drives chains on one worker.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context as TaskContext, Poll, Waker};
 
-use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Context, Handler, Message};
 use ganglion_actors::{
     Asker, Asking, AtOnce, Budget, Course, Incarnation, ModuleThread, Modules, Questioner, Reclaim, Waiting, Worker,
@@ -20,6 +17,7 @@ use crate::chain::{Chain, Question};
 use crate::fold::Routed;
 use crate::intake::{Intake, Job, Loaded, Next};
 use crate::route::{Route, Subscription};
+use crate::turns::{Doing, Turns, Work};
 
 /// A chain that its worker drives and its caller watches: a caller whose deadline passes concludes from what is there.
 pub(crate) struct SharedChain<C: Routed>(Arc<Shared<C>>);
@@ -108,7 +106,7 @@ pub(crate) struct Dispatch<C: Routed> {
 
 impl<C: Routed> Job for Dispatch<C> {
     /// Once begun, a chain goes on without its caller.
-    fn begin(self, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>> {
+    fn begin(self, worker: Rc<Worker>) -> Work {
         let Self {
             chain,
             leg,
@@ -116,8 +114,8 @@ impl<C: Routed> Job for Dispatch<C> {
             asker,
             loaded,
         } = self;
-        drop(loaded);
         Box::pin(async move {
+            drop(loaded);
             let drive = Drive {
                 worker: &worker,
                 chain: &chain,
@@ -216,7 +214,7 @@ pub(crate) struct Serve {
 }
 
 impl Job for Serve {
-    fn begin(self, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>> {
+    fn begin(self, worker: Rc<Worker>) -> Work {
         let Self {
             incarnation,
             resource,
@@ -226,8 +224,8 @@ impl Job for Serve {
             asker,
             loaded,
         } = self;
-        drop(loaded);
         Box::pin(async move {
+            drop(loaded);
             let budget = incarnation.budget(Instant::now(), deadline);
             incarnation
                 .respond(&worker, resource, request, budget, asker, requester)
@@ -251,7 +249,7 @@ impl Message for Serve {
 
 /// The dispatcher of one worker.
 pub(crate) struct Dispatcher {
-    worker: Rc<Worker>,
+    turns: Rc<Turns>,
     intake: Arc<Intake>,
 }
 
@@ -259,7 +257,7 @@ impl Dispatcher {
     /// The dispatcher of this thread, which is the current one.
     pub(crate) fn new(thread: Arc<ModuleThread>, intake: Arc<Intake>) -> Self {
         Self {
-            worker: Rc::new(Worker::new(thread)),
+            turns: Turns::new(Rc::new(Worker::new(thread)), Arc::clone(&intake)),
             intake,
         }
     }
@@ -285,7 +283,7 @@ impl<J: Job> Handler<J> for Dispatcher {
 
     /// Jobs run side by side.
     fn handle(&mut self, job: J, _ctx: &mut Self::Context) -> Self::Result {
-        Doing::begin(job.begin(Rc::clone(&self.worker)))
+        self.turns.begin(job.begin(Rc::clone(self.turns.worker())))
     }
 }
 
@@ -293,50 +291,7 @@ impl Handler<Next> for Dispatcher {
     type Result = Doing;
 
     fn handle(&mut self, _next: Next, _ctx: &mut Self::Context) -> Self::Result {
-        Doing::begin(self.intake.next(Rc::clone(&self.worker)))
-    }
-}
-
-/// A job that has begun. Most are done at once, and need no task.
-pub(crate) enum Doing {
-    Done,
-    /// It waits.
-    Waits(Pin<Box<dyn Future<Output = ()>>>),
-    /// It is lost, by a defect of ours.
-    Lost,
-}
-
-impl Doing {
-    fn begin(mut work: Pin<Box<dyn Future<Output = ()>>>) -> Self {
-        // Whoever it makes wait is asked again in the job's own task.
-        let cx = &mut TaskContext::from_waker(Waker::noop());
-        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
-            Ok(Poll::Ready(())) => Self::Done,
-            Ok(Poll::Pending) => Self::Waits(work),
-            // The panic's message is in the log. It must not end the dispatcher.
-            Err(_panic) => Self::Lost,
-        }
-    }
-}
-
-impl<M: Message<Result = ()>> MessageResponse<Dispatcher, M> for Doing {
-    fn handle(self, _ctx: &mut Context<Dispatcher>, asked: Option<OneshotSender<()>>) {
-        let done = |asked: Option<OneshotSender<()>>| {
-            if let Some(asked) = asked {
-                // Who asked may be gone.
-                let _ = asked.send(());
-            }
-        };
-        match self {
-            Self::Done => done(asked),
-            Self::Waits(work) => {
-                actix::spawn(async move {
-                    work.await;
-                    done(asked);
-                });
-            }
-            Self::Lost => {}
-        }
+        self.turns.begin_next()
     }
 }
 
@@ -352,8 +307,8 @@ pub(crate) struct Drive<'a, C: Routed> {
 enum Stop<'a, C: Routed> {
     /// The outcome is fixed, or the chain goes on with another worker.
     Over,
-    /// The arguments are others from now on.
-    Rewritten,
+    /// The arguments are others from now on, that is from this moment.
+    Rewritten(Instant),
     /// A module's code has begun, and waits.
     Waits(Question, Waiting<'a, C>),
     /// The module at this position cannot begin at once.
@@ -363,25 +318,23 @@ enum Stop<'a, C: Routed> {
 impl<'a, C: Routed> Drive<'a, C> {
     /// Asks one module after the other until the outcome is fixed, or the chain goes on with another worker.
     pub(crate) async fn run(self, asker: Asker) {
-        let (route, mut args) = {
-            let chain = self.chain.lock();
-            (Arc::clone(chain.route()), Arc::clone(chain.args()))
-        };
+        let mut now = self.worker.now();
+        let route = Arc::clone(self.chain.lock().route());
         let modules = Arc::clone(&route) as Arc<dyn Modules>;
         let mut questioner = Questioner::new::<C>(self.worker, modules, asker, self.deadline);
-        let mut answer = None;
         loop {
-            let asked = answer.take();
-            match questioner.run(|questioner| self.run_at_once(&route, &args, questioner, asked)) {
+            let args = Arc::clone(self.chain.lock().args());
+            match questioner.run(|questioner| self.run_at_once(now, &route, &args, questioner)) {
                 Stop::Over => return,
-                Stop::Rewritten => {}
+                Stop::Rewritten(at) => now = at,
                 Stop::Waits(question, waiting) => {
                     let course = Arc::new(waiting.course());
                     // If the chain has gone on without it, its answer will not count; the module ends all the same.
                     let _ = self.chain.lock().begin(question, &course);
                     // Apart, so that a chain of modules that answer at once is a small future.
                     let (result, at) = Box::pin(waiting.answer(&course)).await;
-                    answer = Some((question, result, at));
+                    self.chain.lock().answer(question, result, at);
+                    now = at;
                 }
                 Stop::Later(question, position, budget) => {
                     let Subscription {
@@ -396,28 +349,24 @@ impl<'a, C: Routed> Drive<'a, C> {
                     let (subscriber, args) = (Arc::clone(subscriber), Arc::clone(&args));
                     let asker = questioner.asker().clone();
                     Box::pin(incarnation.call(self.worker, subscriber, args, budget, asker, asking)).await;
+                    now = self.worker.now();
                 }
             }
-            args = Arc::clone(self.chain.lock().args());
         }
     }
 
-    /// Asks the modules that can answer at once, after the answer of the one before.
+    /// Asks the modules that can answer at once, with these arguments.
     fn run_at_once<'r>(
         &self,
+        mut now: Instant,
         route: &'r Route<C>,
         args: &'r Arc<C>,
         questioner: &Questioner,
-        answer: Option<(Question, Result<C::Answer, CallFailure>, Instant)>,
     ) -> Stop<'r, C>
     where
         'a: 'r,
     {
-        let mut now = answer.as_ref().map_or_else(|| self.worker.now(), |(_, _, at)| *at);
         let mut chain = self.chain.lock();
-        if let Some((question, result, at)) = answer {
-            chain.answer(question, result, at);
-        }
         loop {
             if chain.leg() != self.leg {
                 drop(chain);
@@ -429,7 +378,7 @@ impl<'a, C: Routed> Drive<'a, C> {
                 chain.expire(now);
             }
             if !Arc::ptr_eq(chain.args(), args) {
-                return Stop::Rewritten;
+                return Stop::Rewritten(now);
             }
             let Some(position) = chain.next_position() else {
                 return Stop::Over;

@@ -4,7 +4,6 @@
 //! dispatcher is sent a word that somebody does: whose turn it is then is fair between callers, and the number of those
 //! who wait is bounded.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +13,7 @@ use ganglion_actors::{CallClass, Caller, FairQueue, Worker};
 use tokio::sync::oneshot;
 
 use crate::dispatcher::Dispatcher;
+use crate::turns::Work;
 
 /// How many may wait for one worker. One more, and somebody gives way: it is `overloaded`.
 const MAX_WAITING: usize = 8192;
@@ -21,7 +21,7 @@ const MAX_WAITING: usize = 8192;
 /// Something that a worker is to do.
 pub(crate) trait Job: Message<Result = ()> + Send + 'static {
     /// Does it.
-    fn begin(self, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>>;
+    fn begin(self, worker: Rc<Worker>) -> Work;
 
     /// There is no room for it. Says whether it was still wanted.
     fn refuse(self) -> bool;
@@ -29,7 +29,7 @@ pub(crate) trait Job: Message<Result = ()> + Send + 'static {
 
 /// A job that waits, its type forgotten.
 trait Waiting: Send {
-    fn begin(self: Box<Self>, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>>;
+    fn begin(self: Box<Self>, worker: Rc<Worker>) -> Work;
     fn refuse(self: Box<Self>) -> bool;
 }
 
@@ -40,7 +40,7 @@ struct Queued<J> {
 }
 
 impl<J: Job> Waiting for Queued<J> {
-    fn begin(self: Box<Self>, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>> {
+    fn begin(self: Box<Self>, worker: Rc<Worker>) -> Work {
         let Self { job, done } = *self;
         if done.is_closed() {
             // Nobody waits any more, and it has not begun.
@@ -162,7 +162,7 @@ impl Intake {
     }
 
     /// The job whose turn it is begins.
-    pub(crate) fn next(&self, worker: Rc<Worker>) -> Pin<Box<dyn Future<Output = ()>>> {
+    pub(crate) fn next(&self, worker: Rc<Worker>) -> Work {
         let mut waiting = self.lock();
         let next = waiting.turn(false).and_then(|class| waiting.pop(class));
         drop(waiting);

@@ -27,6 +27,7 @@ mod review;
 mod route;
 mod routing;
 mod start;
+mod turns;
 
 pub use chain::{Chain, Displaced, Question, neutral};
 pub use context::AskContext;

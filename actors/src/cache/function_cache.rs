@@ -170,16 +170,11 @@ impl FunctionCache {
 
     /// The result, or the flight that will bring it, started if there is none.
     fn board(&self, key: &CacheKey, fill: Fill) -> Wait {
-        if let Some(value) = self.kept(key) {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            return Wait::Found(value);
-        }
         let flight = match self.flights.entry(key.clone()) {
             Entry::Occupied(flight) => Arc::clone(flight.get()),
             Entry::Vacant(vacant) => {
-                // A flight may have landed since the look above; it stores under this entry's lock.
-                if let Some(value) = self.kept(key) {
-                    self.hits.fetch_add(1, Ordering::Relaxed);
+                // A flight may have landed since the caller looked; it stores under this entry's lock.
+                if let Some(value) = CacheStore::get(self, key) {
                     return Wait::Found(value);
                 }
                 // The caller's thread, else the module's own.
@@ -258,6 +253,12 @@ impl FunctionCache {
 }
 
 impl CacheStore for FunctionCache {
+    fn get(&self, key: &CacheKey) -> Option<CachedValue> {
+        let value = self.kept(key)?;
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        Some(value)
+    }
+
     fn get_or_fill(&self, key: CacheKey, fill: Fill) -> Pin<Box<dyn Future<Output = Filled> + Send + '_>> {
         Box::pin(async move {
             let flight = match self.board(&key, fill) {

@@ -1,0 +1,201 @@
+//! Whose turn it is on a worker: jobs that begin, or what began before and waits for something.
+//!
+//! An actor takes one message after the other for as long as there are some. Most jobs are done when they have begun, so
+//! they begin right in their message's turn, without a task of their own; but only so many in a row. Then the worker's other
+//! tasks have their turns, and meanwhile jobs stay in the intake, where their number is bounded.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use actix::dev::{MessageResponse, OneshotSender};
+use actix::{Actor, Message};
+use ganglion_actors::Worker;
+
+use crate::intake::Intake;
+
+/// How many jobs begin in a row.
+const IN_A_ROW: u32 = 32;
+
+/// A job that has begun, or is to.
+pub(crate) type Work = Pin<Box<dyn Future<Output = ()>>>;
+
+/// How a job goes on.
+pub(crate) enum Doing {
+    /// It is done.
+    Done,
+    /// It waits, for something or for its turn.
+    Waits(Work),
+    /// It is lost, by a defect of ours.
+    Lost,
+}
+
+impl Doing {
+    fn begin(mut work: Work) -> Self {
+        // Whoever it makes wait is asked again in the job's own task.
+        let cx = &mut Context::from_waker(Waker::noop());
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(Poll::Ready(())) => Self::Done,
+            Ok(Poll::Pending) => Self::Waits(work),
+            // The panic's message is in the log. It must not end the dispatcher.
+            Err(_panic) => Self::Lost,
+        }
+    }
+
+    /// Lets it go on, and tells who asked when it is done; who asked for one that is lost learns that it is.
+    fn go_on(self, done: impl FnOnce() + 'static) {
+        match self {
+            Self::Done => done(),
+            Self::Waits(work) => {
+                actix::spawn(async move {
+                    work.await;
+                    done();
+                });
+            }
+            Self::Lost => {}
+        }
+    }
+}
+
+impl<A: Actor, M: Message<Result = ()>> MessageResponse<A, M> for Doing {
+    fn handle(self, _ctx: &mut A::Context, asked: Option<OneshotSender<()>>) {
+        self.go_on(move || {
+            if let Some(asked) = asked {
+                // Who asked may be gone.
+                let _ = asked.send(());
+            }
+        });
+    }
+}
+
+/// The turns on one worker.
+pub(crate) struct Turns {
+    worker: Rc<Worker>,
+    intake: Arc<Intake>,
+    /// How many more jobs may begin in this row.
+    left: Cell<u32>,
+    /// For how many jobs in the intake a word came when it was not their turn.
+    owed: Cell<u64>,
+}
+
+impl Turns {
+    pub(crate) fn new(worker: Rc<Worker>, intake: Arc<Intake>) -> Rc<Self> {
+        Rc::new(Self {
+            worker,
+            intake,
+            left: Cell::new(IN_A_ROW),
+            owed: Cell::new(0),
+        })
+    }
+
+    /// The worker.
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// Takes a turn in this row. With the last one the next row is prepared, which begins when all other tasks have had
+    /// their turns.
+    fn take(self: &Rc<Self>) -> bool {
+        let Some(left) = self.left.get().checked_sub(1) else {
+            return false;
+        };
+        self.left.set(left);
+        if left == 0 {
+            actix::spawn(Rc::clone(self).next_row());
+        }
+        true
+    }
+
+    async fn next_row(self: Rc<Self>) {
+        while self.left.get() == 0 {
+            let mut left = IN_A_ROW;
+            while let (Some(owed), Some(less)) = (self.owed.get().checked_sub(1), left.checked_sub(1)) {
+                left = less;
+                self.owed.set(owed);
+                Doing::begin(self.intake.next(Rc::clone(&self.worker))).go_on(|| {});
+            }
+            if left > 0 {
+                self.left.set(left);
+            } else {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Begins a job that a message brought.
+    pub(crate) fn begin(self: &Rc<Self>, work: Work) -> Doing {
+        if self.take() {
+            Doing::begin(work)
+        } else {
+            Doing::Waits(work)
+        }
+    }
+
+    /// Begins the job of the intake whose turn it is, now or in another row.
+    pub(crate) fn begin_next(self: &Rc<Self>) -> Doing {
+        if self.take() {
+            Doing::begin(self.intake.next(Rc::clone(&self.worker)))
+        } else {
+            self.owed.set(self.owed.get() + 1);
+            Doing::Done
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turns() -> Rc<Turns> {
+        let workers = ganglion_actors::WorkerThreads::current();
+        let (_, thread) = workers.workers().remove(0);
+        Turns::new(Rc::new(Worker::new(thread)), Arc::new(Intake::new(Arc::default())))
+    }
+
+    #[actix::test]
+    async fn after_so_many_jobs_in_a_row_other_tasks_have_their_turns() {
+        let turns = turns();
+        let begun = Rc::new(Cell::new(0));
+        let job = || {
+            let begun = Rc::clone(&begun);
+            Box::pin(async move { begun.set(begun.get() + 1) })
+        };
+        for _ in 0..IN_A_ROW {
+            assert!(matches!(turns.begin(job()), Doing::Done));
+        }
+        assert_eq!(begun.get(), IN_A_ROW);
+        // The next one waits for its turn, and so does what is in the intake.
+        assert!(matches!(turns.begin(job()), Doing::Waits(_)));
+        assert!(matches!(turns.begin_next(), Doing::Done));
+        assert_eq!((begun.get(), turns.owed.get()), (IN_A_ROW, 1));
+        tokio::task::yield_now().await;
+        assert_eq!((turns.owed.get(), turns.left.get()), (0, IN_A_ROW - 1));
+        assert!(matches!(turns.begin(job()), Doing::Done));
+    }
+
+    #[actix::test]
+    async fn what_is_owed_begins_row_by_row() {
+        let turns = turns();
+        turns.left.set(1);
+        assert!(turns.take());
+        turns.owed.set(u64::from(IN_A_ROW) + 3);
+        let mut rows = 0;
+        while turns.left.get() == 0 {
+            tokio::task::yield_now().await;
+            rows += 1;
+        }
+        assert_eq!((turns.owed.get(), turns.left.get()), (0, IN_A_ROW - 3));
+        assert!(rows > 1, "{rows}");
+    }
+
+    #[actix::test]
+    async fn a_job_that_panics_is_lost_and_nothing_else() {
+        let turns = turns();
+        let lost = turns.begin(Box::pin(async { panic!("a defect") }));
+        assert!(matches!(lost, Doing::Lost));
+        assert!(matches!(turns.begin(Box::pin(async {})), Doing::Done));
+    }
+}
