@@ -66,6 +66,15 @@ impl Message for Next {
     type Result = ();
 }
 
+/// Tells a dispatcher that a job waits. If it ends now, it closes its intake.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "words are bounded by the jobs, and before the dispatcher has started its mailbox has a bound that must lose none"
+)]
+fn tell(dispatcher: &Addr<Dispatcher>) {
+    dispatcher.do_send(Next);
+}
+
 /// What waits for one worker.
 pub(crate) struct Intake {
     /// How many jobs were sent and have not begun, those in the dispatcher's mailbox too.
@@ -148,8 +157,9 @@ impl Intake {
         let displaced = (waiting.len() > MAX_WAITING).then(|| waiting.give_way()).flatten();
         drop(waiting);
         let Some((_, displaced)) = displaced else {
-            // Its mailbox has no bound, so only its end is an error.
-            if dispatcher.try_send(Next).is_err() {
+            if dispatcher.connected() {
+                tell(dispatcher);
+            } else {
                 self.close();
             }
             return Ok(());
