@@ -283,6 +283,11 @@ identifiers! {
     ruma_common::OwnedRoomAliasId, ruma_common::RoomAliasId, "alias", "[alias]", "a room alias, #local:server";
 }
 
+/// The key of a field with this name: a keyword of Rust is written as `r#type`.
+pub(crate) fn key(field: &'static str) -> &'static str {
+    field.strip_prefix("r#").unwrap_or(field)
+}
+
 /// Declares a struct that is one JSON object: its documentation, its fields, how it is read and how it is written.
 macro_rules! json_object {
     (
@@ -314,7 +319,7 @@ macro_rules! json_object {
             ) -> Result<Self, $crate::json::JsonError> {
                 let mut fields = $crate::json::Fields::new(value, at)?;
                 Ok(Self {
-                    $($field: $crate::json::json_object!(@take fields, stringify!($field) $(, $optional)?)?,)*
+                    $($field: $crate::json::json_object!(@take fields, $crate::json::key(stringify!($field)) $(, $optional)?)?,)*
                 })
             }
         }

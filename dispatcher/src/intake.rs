@@ -191,3 +191,44 @@ impl Intake {
         drop(left);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use actix::Actor as _;
+    use futures_util::future::join_all;
+    use ganglion_actors::WorkerThreads;
+
+    use super::*;
+
+    struct Count(Arc<AtomicUsize>, #[expect(dead_code, reason = "held for its drop")] Loaded);
+
+    impl Message for Count {
+        type Result = ();
+    }
+
+    impl Job for Count {
+        fn begin(self, _worker: Rc<Worker>) -> Work {
+            Box::pin(async move {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            })
+        }
+
+        fn refuse(self) -> bool {
+            true
+        }
+    }
+
+    #[actix::test]
+    async fn jobs_that_come_before_the_dispatcher_has_started_are_done() {
+        let workers = WorkerThreads::current();
+        let (_, thread) = workers.workers().remove(0);
+        let intake = Arc::new(Intake::new(Arc::default()));
+        // It starts when this task waits for the first time, and until then its mailbox has a bound of its own.
+        let dispatcher = Dispatcher::new(thread, Arc::clone(&intake)).start();
+        let done = Arc::<AtomicUsize>::default();
+        let whose = (CallClass::Gating, Caller::Unnamed);
+        let jobs = (0..100).map(|_| intake.send(&dispatcher, whose, |loaded| Count(Arc::clone(&done), loaded)));
+        assert!(join_all(jobs).await.iter().all(Result::is_ok));
+        assert_eq!((done.load(Ordering::Relaxed), intake.load()), (100, 0));
+    }
+}

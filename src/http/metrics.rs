@@ -3,6 +3,7 @@
 //! Nothing is counted here: a scrape reads the snapshots that the admin API shows, so the two agree.
 
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
 use ganglion_actors::{BreakerState, CacheStatistics, ModuleHandle, ModuleSnapshot, ModuleState};
@@ -181,7 +182,23 @@ impl Scrape {
                 counter(&mut family, &labels, module.failures.get(&kind).copied().unwrap_or(0))?;
             }
         }
-        self.policies(encoder)
+        self.policies(encoder)?;
+        self.durations(encoder)
+    }
+
+    fn durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "How long calls took in which the module's code took part, the wait for a permit included";
+        let name = "ganglion_module_call_duration_seconds";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for ModuleSnapshot { id, durations, .. } in &self.modules {
+            // The encoder adds them up, and takes the largest number for infinity.
+            let bound = |bound: Option<Duration>| bound.map_or(f64::MAX, |bound| bound.as_secs_f64());
+            let buckets: Vec<_> = durations.buckets().map(|(most, count)| (bound(most), count)).collect();
+            let mut metric = family.encode_family(&[("module", id.as_str())])?;
+            let sum = durations.sum().as_secs_f64();
+            metric.encode_histogram::<NoLabelSet>(sum, durations.count(), &buckets, None)?;
+        }
+        Ok(())
     }
 
     /// Most of the many pairs are never used, so only those that were are written.

@@ -17,7 +17,7 @@ use crate::support::{TestServer, canned, config_with, poll_until, with_modules};
 struct Sample {
     name: String,
     labels: Vec<(String, String)>,
-    value: u64,
+    value: f64,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl Metrics {
             let own = sample.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
             sample.name == name && own.eq(labels.iter().copied())
         };
-        self.samples.iter().find(fits).map(|sample| sample.value)
+        self.samples.iter().find(fits).map(|sample| sample.value as u64)
     }
 
     /// Reads the text format and forgives nothing.
@@ -49,15 +49,17 @@ impl Metrics {
             } else if let Some(metric_type) = line.strip_prefix("# TYPE ") {
                 let (name, metric_type) = metric_type.split_once(' ').expect(line);
                 assert_eq!(name, family, "{line}");
-                assert!(matches!(metric_type, "counter" | "gauge"), "{line}");
+                assert!(matches!(metric_type, "counter" | "gauge" | "histogram"), "{line}");
                 metrics.types.insert(name.into(), metric_type.into());
             } else {
                 let sample = sample(line);
-                let expected = match metrics.types[&family].as_str() {
-                    "counter" => format!("{family}_total"),
-                    _ => family.clone(),
+                let expected: &[&str] = match metrics.types[&family].as_str() {
+                    "counter" => &["_total"],
+                    "histogram" => &["_bucket", "_sum", "_count"],
+                    _ => &[""],
                 };
-                assert_eq!(sample.name, expected, "{line}");
+                let suffix = sample.name.strip_prefix(&family).expect(line);
+                assert!(expected.contains(&suffix), "{line}");
                 let labels: Vec<_> = sample.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
                 assert_eq!(metrics.of(&sample.name, &labels), None, "twice: {line}");
                 metrics.samples.push(sample);
@@ -144,6 +146,28 @@ const STATES: [&str; 7] = [
 ];
 const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
 
+/// How many samples the histogram of a module's calls has, and how many calls it counts.
+fn durations(metrics: &Metrics, id: &str) -> (usize, u64) {
+    let family = "ganglion_module_call_duration_seconds";
+    let buckets: Vec<_> = metrics
+        .samples
+        .iter()
+        .filter(|sample| sample.name == format!("{family}_bucket") && sample.labels[0].1 == id)
+        .collect();
+    // Each bucket counts all that are shorter too.
+    assert!(buckets.is_sorted_by(|a, b| a.value <= b.value), "{buckets:?}");
+    let bounds: Vec<f64> = buckets
+        .iter()
+        .map(|bucket| bucket.labels[1].1.parse().unwrap())
+        .collect();
+    assert!(bounds.is_sorted_by(|a, b| a < b), "{buckets:?}");
+    assert_eq!((bounds[0], bounds[bounds.len() - 1]), (1e-6, f64::INFINITY));
+    let count = metrics.of(&format!("{family}_count"), &[("module", id)]).unwrap();
+    assert_eq!(buckets.last().unwrap().value as u64, count);
+    assert!(metrics.of(&format!("{family}_sum"), &[("module", id)]).is_some());
+    (buckets.len() + 2, count)
+}
+
 /// Compares every number of a module's snapshot with its metric, and says how many samples that were.
 fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
     let id = snapshot["id"].as_str().unwrap();
@@ -179,6 +203,8 @@ fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
             "{id} {kind}"
         );
     }
+    let durations = durations(metrics, id);
+    assert!(durations.1 <= of("ganglion_module_calls_total", &[]), "{id}");
     let mut used = 0;
     for (kind, policies) in snapshot["policies"].as_object().unwrap() {
         for (policy, count) in policies.as_object().unwrap() {
@@ -197,7 +223,7 @@ fn agree(metrics: &Metrics, snapshot: &Value) -> usize {
             assert_eq!(of("ganglion_breaker_state", &labels), is, "{id} {callback} {state}");
         }
     }
-    9 + STATES.len() + KINDS.len() + used + breakers.len() * (1 + BREAKER_STATES.len())
+    9 + durations.0 + STATES.len() + KINDS.len() + used + breakers.len() * (1 + BREAKER_STATES.len())
 }
 
 #[test]
