@@ -200,7 +200,10 @@ mod tests {
 
     use super::*;
 
-    struct Count(Arc<AtomicUsize>, #[expect(dead_code, reason = "held for its drop")] Loaded);
+    struct Count(
+        Arc<AtomicUsize>,
+        #[expect(dead_code, reason = "held for its drop")] Loaded,
+    );
 
     impl Message for Count {
         type Result = ();

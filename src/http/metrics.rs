@@ -194,7 +194,8 @@ impl Scrape {
             // The encoder adds them up, and takes the largest number for infinity.
             let bound = |bound: Option<Duration>| bound.map_or(f64::MAX, |bound| bound.as_secs_f64());
             let buckets: Vec<_> = durations.buckets().map(|(most, count)| (bound(most), count)).collect();
-            let mut metric = family.encode_family(&[("module", id.as_str())])?;
+            let labels = [("module", id.as_str())];
+            let mut metric = family.encode_family(&labels)?;
             let sum = durations.sum().as_secs_f64();
             metric.encode_histogram::<NoLabelSet>(sum, durations.count(), &buckets, None)?;
         }
