@@ -191,8 +191,8 @@ impl Scrape {
         let name = "ganglion_module_call_duration_seconds";
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
         for ModuleSnapshot { id, durations, .. } in &self.modules {
-            // The encoder adds them up, and takes the largest number for infinity.
-            let bound = |bound: Option<Duration>| bound.map_or(f64::MAX, |bound| bound.as_secs_f64());
+            // The encoder adds them up.
+            let bound = |bound: Option<Duration>| bound.map_or(f64::INFINITY, |bound| bound.as_secs_f64());
             let buckets: Vec<_> = durations.buckets().map(|(most, count)| (bound(most), count)).collect();
             let labels = [("module", id.as_str())];
             let mut metric = family.encode_family(&labels)?;

@@ -149,16 +149,20 @@ const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
 /// How many samples the histogram of a module's calls has, and how many calls it counts.
 fn durations(metrics: &Metrics, id: &str) -> (usize, u64) {
     let family = "ganglion_module_call_duration_seconds";
+    let label = |sample: &Sample, key: &str| {
+        let label = sample.labels.iter().find(|(own, _)| own == key);
+        label.map(|(_, value)| value.clone()).unwrap_or_default()
+    };
     let buckets: Vec<_> = metrics
         .samples
         .iter()
-        .filter(|sample| sample.name == format!("{family}_bucket") && sample.labels[0].1 == id)
+        .filter(|sample| sample.name == format!("{family}_bucket") && label(sample, "module") == id)
         .collect();
     // Each bucket counts all that are shorter too.
     assert!(buckets.is_sorted_by(|a, b| a.value <= b.value), "{buckets:?}");
     let bounds: Vec<f64> = buckets
         .iter()
-        .map(|bucket| bucket.labels[1].1.parse().unwrap())
+        .map(|bucket| label(bucket, "le").parse().unwrap())
         .collect();
     assert!(bounds.is_sorted_by(|a, b| a < b), "{buckets:?}");
     assert_eq!((bounds[0], bounds[bounds.len() - 1]), (1e-6, f64::INFINITY));
