@@ -62,6 +62,20 @@ impl Host {
         Self { dispatching, threads }
     }
 
+    /// Starts so many modules of one tier that look on the current arbiter, where nothing else runs and no thread is
+    /// watched.
+    ///
+    /// # Panics
+    /// They do not start, or there is no current arbiter.
+    pub async fn here(tier: Tier, modules: usize) -> Self {
+        let config = config(&yaml(tier, modules, 1), &work::registry());
+        let workers = WorkerThreads::current();
+        let threads = workers.workers().into_iter().map(|(_, thread)| thread).collect();
+        let dispatching = Dispatching::start(plan(&config), workers).await.expect("modules");
+        dispatching.activate();
+        Self { dispatching, threads }
+    }
+
     /// The same with so many modules of one tier that look.
     #[must_use]
     pub fn of(tier: Tier, modules: usize, workers: usize) -> Self {
