@@ -160,6 +160,8 @@ fn failure_rules_decide_what_a_failure_counts_as() {
     );
     assert_eq!(create["steps"][0]["policy"], "deny");
     assert_eq!(create["decided_by"], "panics");
+    // It is made anew.
+    poll_until(|| server.ganglion.dispatch().is_ready());
     let publish = json!({"user_id": "@bob:example.com", "room_id": "!r:example.com"});
     let publish = server.decide("user_may_publish_room", &publish);
     assert_eq!(publish["outcome"], json!({"verdict": "pass"}));
