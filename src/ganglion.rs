@@ -164,7 +164,10 @@ impl Ganglion {
     }
 }
 
-fn plan(config: &Config, homeserver: Arc<dyn Homeserver>) -> DispatchPlan {
+/// What a dispatcher is started with for this config: for who brings worker threads of their own, and else what
+/// [`Ganglion::start_with`] does.
+#[must_use]
+pub fn plan(config: &Config, homeserver: Arc<dyn Homeserver>) -> DispatchPlan {
     let planned = config.modules.iter().map(|module| PlannedModule {
         spec: ModuleSpec {
             id: module.id.clone(),

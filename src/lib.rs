@@ -37,7 +37,7 @@ pub use ganglion_api as api;
 pub use ganglion_dispatcher as dispatcher;
 
 pub use self::config::{Config, ConfigProblems, Problem};
-pub use self::ganglion::{CommandError, Ganglion};
+pub use self::ganglion::{CommandError, Ganglion, plan};
 pub use self::modules::registry;
 
 /// The examples of the documents are compiled and run.

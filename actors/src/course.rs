@@ -27,20 +27,19 @@ impl Course {
     /// That of a call with this budget. `whole`: it has the module's whole `call_timeout` for itself.
     #[must_use]
     pub fn new(now: Instant, until: Instant, whole: bool) -> Self {
-        Self {
-            begin_by: now + until.saturating_duration_since(now) / 2,
-            spared: AtomicBool::new(!whole),
-            held_up: AtomicBool::new(false),
-            away: AtomicBool::new(true),
-            own: AtomicBool::new(false),
-        }
+        let half = until.saturating_duration_since(now) / 2;
+        Self::beginning_by(now + half, whole)
     }
 
     /// That of a call whose code has begun at once and has come back since, to wait.
     #[must_use]
     pub fn begun(until: Instant, whole: bool) -> Self {
+        Self::beginning_by(until, whole)
+    }
+
+    fn beginning_by(begin_by: Instant, whole: bool) -> Self {
         Self {
-            begin_by: until,
+            begin_by,
             spared: AtomicBool::new(!whole),
             held_up: AtomicBool::new(false),
             away: AtomicBool::new(true),

@@ -243,22 +243,14 @@ impl Frame {
         }
     }
 
-    /// Another one for the calls to come.
-    pub(crate) fn anew(&self) -> Option<Self> {
-        let Whose::At(modules, _, parts) = &self.whose else {
-            return None;
-        };
-        let (modules, parts, asker) = (Arc::clone(modules), Rc::clone(parts), self.asker.clone());
-        Some(Self::of_route(modules, parts, self.operation, asker, self.until.get()))
-    }
-
-    /// From now on it is that of the call of the module at this position.
-    pub(crate) fn begin(&self, at: usize, until: Instant, gating: bool) {
+    /// From now on it is that of the call of the module at this position, which has a permit for one poll: `at_once` says
+    /// whether that is for a gating call.
+    pub(crate) fn begin(&self, at: usize, until: Instant, at_once: Option<bool>) {
         if let Whose::At(_, position, _) = &self.whose {
             position.set(at);
         }
         self.until.set(until);
-        self.at_once.set(Some(gating));
+        self.at_once.set(at_once);
     }
 
     /// Its call has ended: nobody needs the permit any more.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use actix::ArbiterHandle;
-use ganglion::Config;
-use ganglion::actors::{CacheDefaults, ModuleSpec, ModuleThread, Tier, WorkerThreads};
+use ganglion::actors::{ModuleThread, Tier, WorkerThreads};
 use ganglion::api::{NotConnected, Registry};
-use ganglion::dispatcher::{DispatchHandle, DispatchPlan, Dispatching, PlannedModule};
+use ganglion::dispatcher::{DispatchHandle, Dispatching};
+use ganglion::{Config, plan};
 
 use crate::work;
 
@@ -56,7 +56,7 @@ impl Host {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let dispatching = runtime
             .expect("a runtime")
-            .block_on(Dispatching::start(plan(&config), workers));
+            .block_on(Dispatching::start(plan(&config, Arc::new(NotConnected)), workers));
         let dispatching = dispatching.expect("modules");
         dispatching.activate();
         Self { dispatching, threads }
@@ -71,7 +71,9 @@ impl Host {
         let config = config(&yaml(tier, modules, 1), &work::registry());
         let workers = WorkerThreads::current();
         let threads = workers.workers().into_iter().map(|(_, thread)| thread).collect();
-        let dispatching = Dispatching::start(plan(&config), workers).await.expect("modules");
+        let dispatching = Dispatching::start(plan(&config, Arc::new(NotConnected)), workers)
+            .await
+            .expect("modules");
         dispatching.activate();
         Self { dispatching, threads }
     }
@@ -92,37 +94,6 @@ impl Host {
     #[must_use]
     pub fn threads(&self) -> &[Arc<ModuleThread>] {
         &self.threads
-    }
-}
-
-/// What the facade makes of a config.
-fn plan(config: &Config) -> DispatchPlan {
-    let planned = config.modules.iter().map(|module| PlannedModule {
-        spec: ModuleSpec {
-            id: module.id.clone(),
-            path: module.path.clone(),
-            enabled: module.enabled,
-            factory: module.factory.clone(),
-            config: module.config.clone(),
-            tier: module.tier,
-            limits: module.limits,
-            breaker: module.breaker,
-            restart: module.restart,
-        },
-        priority: module.priority,
-        on_failure: module.on_failure.clone(),
-    });
-    DispatchPlan {
-        server_name: config.server_name.clone(),
-        homeserver: Arc::new(NotConnected),
-        deadline: config.dispatch.deadline,
-        max_depth: config.dispatch.max_depth,
-        cache: CacheDefaults {
-            max_entries: config.cache.max_entries,
-            ttl: config.cache.ttl,
-        },
-        on_failure: config.on_failure.clone(),
-        modules: planned.collect(),
     }
 }
 

@@ -250,22 +250,20 @@ impl Message for Serve {
 /// The dispatcher of one worker.
 pub(crate) struct Dispatcher {
     turns: Rc<Turns>,
-    intake: Arc<Intake>,
 }
 
 impl Dispatcher {
     /// The dispatcher of this thread, which is the current one.
     pub(crate) fn new(thread: Arc<ModuleThread>, intake: Arc<Intake>) -> Self {
         Self {
-            turns: Turns::new(Rc::new(Worker::new(thread)), Arc::clone(&intake)),
-            intake,
+            turns: Turns::new(Rc::new(Worker::new(thread)), intake),
         }
     }
 }
 
 impl Drop for Dispatcher {
     fn drop(&mut self) {
-        self.intake.close();
+        self.turns.close();
     }
 }
 
@@ -321,10 +319,10 @@ impl<'a, C: Routed> Drive<'a, C> {
         let mut now = self.worker.now();
         let route = Arc::clone(self.chain.lock().route());
         let modules = Arc::clone(&route) as Arc<dyn Modules>;
-        let mut questioner = Questioner::new::<C>(self.worker, modules, asker, self.deadline);
+        let questioner = Questioner::new::<C>(self.worker, modules, asker, self.deadline);
         loop {
             let args = Arc::clone(self.chain.lock().args());
-            match questioner.run(|questioner| self.run_at_once(now, &route, &args, questioner)) {
+            match questioner.run(|| self.run_at_once(now, &route, &args, &questioner)) {
                 Stop::Over => return,
                 Stop::Rewritten(at) => now = at,
                 Stop::Waits(question, waiting) => {
@@ -332,7 +330,7 @@ impl<'a, C: Routed> Drive<'a, C> {
                     // If the chain has gone on without it, its answer will not count; the module ends all the same.
                     let _ = self.chain.lock().begin(question, &course);
                     // Apart, so that a chain of modules that answer at once is a small future.
-                    let (result, at) = Box::pin(waiting.answer(&course)).await;
+                    let (result, at) = Box::pin(waiting.answer(&questioner, &course)).await;
                     self.chain.lock().answer(question, result, at);
                     now = at;
                 }

@@ -240,15 +240,13 @@ impl DispatchHandle {
         let whose = (CallClass::of(C::SPEC.combine), asker.caller);
         let sent = worker.intake.send(&worker.dispatcher, whose, dispatch);
         let mut sent = pin!(sent);
-        let Some(ended) = on_its_thread(&worker.thread, sent.as_mut()).await else {
-            // Apart, so that a question on the worker's own thread is a small future.
-            return Box::pin(self.watch_leg(&worker, sent, chain, deadline)).await;
+        let sent = match on_its_thread(&worker.thread, sent.as_mut()).await {
+            Some(Ok(())) => return ControlFlow::Break(()),
+            Some(ended) => Either::Left(ready(ended)),
+            None => Either::Right(sent),
         };
-        match ended {
-            Ok(()) => ControlFlow::Break(()),
-            // The thread has ended.
-            Err(_) => Box::pin(self.watch_leg(&worker, ready(ended), chain, deadline)).await,
-        }
+        // Apart, so that a question on the worker's own thread is a small future.
+        Box::pin(self.watch_leg(&worker, sent, chain, deadline)).await
     }
 
     /// Waits for a leg to end.

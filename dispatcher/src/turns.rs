@@ -96,6 +96,11 @@ impl Turns {
         &self.worker
     }
 
+    /// Nobody will begin with anything any more.
+    pub(crate) fn close(&self) {
+        self.intake.close();
+    }
+
     /// Takes a turn in this row. With the last one the next row is prepared, which begins when all other tasks have had
     /// their turns.
     fn take(self: &Rc<Self>) -> bool {

@@ -22,7 +22,7 @@ use crate::gate::Entrance;
 use crate::guard::{Panic, guarded};
 use crate::handle::ModuleHandle;
 use crate::module_actor::Ended;
-use crate::nesting::{Asker, Frame, Modules};
+use crate::nesting::{Asker, Frame, Lineage, Modules};
 use crate::probe::Operation;
 use crate::queue::CallClass;
 use crate::thread::Taken;
@@ -47,16 +47,9 @@ impl Questioner {
         &self.frame.asker
     }
 
-    /// Begins with calls that do not wait, until one does.
-    pub fn run<T>(&mut self, run: impl FnOnce(&Self) -> T) -> T {
-        if Rc::strong_count(&self.frame) > 1
-            && let Some(frame) = self.frame.anew()
-        {
-            // A call that waits has the one before.
-            self.frame = Rc::new(frame);
-        }
-        let this = &*self;
-        this.frame.within(|| run(this))
+    /// Begins calls that do not wait, until one does: the next begins when that one has its answer.
+    pub fn run<T>(&self, run: impl FnOnce() -> T) -> T {
+        self.frame.within(run)
     }
 }
 
@@ -78,7 +71,6 @@ pub struct Entry<'a> {
     worker: &'a Worker,
     part: Rc<Part>,
     pass: Option<Passed<'a>>,
-    gating: bool,
     toll: Toll<'a>,
 }
 
@@ -88,7 +80,6 @@ pub struct Waiting<'a, C: Callback> {
     worker: &'a Worker,
     part: Rc<Part>,
     terms: Terms<'a>,
-    frame: Rc<Frame>,
     code: Code<'a, C::Answer>,
 }
 
@@ -107,7 +98,7 @@ impl Incarnation {
     pub fn enter<'a, C: Callback>(&'a self, worker: &'a Worker, questioner: &Questioner) -> Option<Entry<'a>> {
         let module = &self.module;
         let operation = Operation::callback::<C>();
-        let nobody_lends = |above: &crate::nesting::Lineage| above.lent_by(module).is_none();
+        let nobody_lends = |above: &Lineage| above.lent_by(module).is_none();
         let may_begin = matches!(self.place, Place::Inline | Place::Actor)
             && self.live.load(Ordering::Acquire)
             && !module.poison().is_struck(operation)
@@ -127,7 +118,6 @@ impl Incarnation {
             worker,
             part: worker.part(self),
             pass,
-            gating,
             toll: Toll { module, taken },
         })
     }
@@ -149,7 +139,6 @@ impl<'a> Entry<'a> {
             worker,
             part,
             pass,
-            gating,
             mut toll,
         } = self;
         let frame = &questioner.frame;
@@ -160,7 +149,7 @@ impl<'a> Entry<'a> {
             budget: *budget,
             hurried: questioner.asker().hurried,
         };
-        frame.begin(position, budget.until, gating);
+        frame.begin(position, budget.until, toll.taken.permit());
         let watched = &worker.thread().watched;
         let visit = watched.probe.enter(incarnation.site(operation));
         // From now on the visit holds it.
@@ -181,7 +170,6 @@ impl<'a> Entry<'a> {
                     worker,
                     part,
                     terms: terms(),
-                    frame: Rc::clone(frame),
                     // What is pending is there.
                     code: code.unwrap_or_else(|| Box::pin(std::future::pending())),
                 });
@@ -236,17 +224,17 @@ fn poll_once<'a, T>(
 }
 
 impl<'a, C: Callback> Waiting<'a, C> {
-    /// Waits for the answer, in this task, at most for the call's budget. `course` says how it goes on.
+    /// Waits for the answer, in this task, at most for the call's budget. `course` says how it goes on; `questioner` is the
+    /// one who asked.
     ///
     /// # Cancellation
     /// The call ends.
-    pub async fn answer(self, course: &Course) -> (Result<C::Answer, CallFailure>, Instant) {
+    pub async fn answer(self, questioner: &Questioner, course: &Course) -> (Result<C::Answer, CallFailure>, Instant) {
         let Self {
             incarnation,
             worker,
             part,
             terms,
-            frame,
             code,
         } = self;
         let until = terms.budget.until;
@@ -254,8 +242,8 @@ impl<'a, C: Callback> Waiting<'a, C> {
             held_up: Some(course.held_up()),
             ..incarnation.entrance(terms.operation)
         };
-        let ends = Ends(frame);
-        let run = course.follow(Rc::clone(&ends.0).scope(code), until);
+        let ends = Ends(&questioner.frame);
+        let run = course.follow(Rc::clone(ends.0).scope(code), until);
         let result = guarded(entrance, run, until, incarnation.ended()).await;
         drop(ends);
         let now = worker.now();
@@ -271,9 +259,9 @@ impl<'a, C: Callback> Waiting<'a, C> {
 }
 
 /// The call of a frame has ended when this is dropped.
-struct Ends(Rc<Frame>);
+struct Ends<'a>(&'a Rc<Frame>);
 
-impl Drop for Ends {
+impl Drop for Ends<'_> {
     fn drop(&mut self) {
         self.0.end();
     }
