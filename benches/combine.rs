@@ -152,7 +152,7 @@ fn route<C: Routed>(modules: usize) -> Arc<Route<C, ()>> {
 
 /// A chain that is given its answers.
 fn chain<C: Routed>(route: &Arc<Route<C, ()>>, args: C, answers: Vec<C::Answer>) -> Outcome<C> {
-    let mut chain = Chain::new(Arc::clone(route), args);
+    let mut chain = Chain::new(Arc::clone(route), Arc::new(args));
     for answer in answers {
         assert!(chain.next_subscription().is_some(), "somebody is asked for each answer");
         chain.settle(Ok(answer), Duration::ZERO);

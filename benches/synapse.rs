@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ganglion::actors::{Tier, Worker};
 use ganglion::api::CheckEventForSpam;
-use ganglion::dispatcher::DispatchHandle;
+use ganglion::dispatcher::{AskContext, DispatchHandle};
 use ganglion_benches::driver::Driver;
 use ganglion_benches::group::Group;
 use ganglion_benches::host::Host;
@@ -54,8 +54,7 @@ fn main() -> ExitCode {
     let (rounds, seconds) = if group.quick { (2, 0.2) } else { (7, 1.0) };
     let hosts = [Tier::Inline, Tier::Actor].map(|tier| Host::of(tier, MODULES, 1));
     let mut ways = ways(&hosts);
-    let making = making_args(&hosts[0]);
-    let (mut theirs, mut made, mut version) = (Vec::new(), Vec::new(), String::new());
+    let (mut theirs, mut version) = (Vec::new(), String::new());
     for round in 1..=rounds {
         group.progress(&format!("round {round}"));
         match ask_synapse(&python, seconds) {
@@ -68,23 +67,21 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
-        made.push(measured(&making, Duration::from_secs_f64(seconds / 4.0)));
         for way in &mut ways {
             way.rounds
                 .push(measured(&way.driver, Duration::from_secs_f64(seconds / 4.0)));
         }
     }
     let theirs = Series::new(theirs);
-    let made = Series::new(made);
     let ours: Vec<_> = ways
         .into_iter()
-        .map(|way| (way.name, Series::new(way.rounds).less(&made)))
+        .map(|way| (way.name, Series::new(way.rounds)))
         .collect();
     group.place(
         &[],
         &format!("Synapse {version}. {rounds} rounds of {seconds} s for Synapse and for all of ours"),
     );
-    group.say("Synapse is given the same event each time. Ours are given args of their own, whose time is measured by itself and subtracted.");
+    group.say("Both are given the same event each time.");
     group.say(&written(&theirs, &ours));
     for (name, series) in &ours {
         let what = format!("a chain of five, {name}");
@@ -138,30 +135,22 @@ fn ways([inline, actor]: &[Host; 2]) -> Vec<Way> {
     ]
 }
 
-/// Args that are made and dropped.
-fn making_args(host: &Host) -> Driver {
-    let set_up = async || args();
-    Driver::start(host.threads()[0].arbiter(), set_up, async |args: &CheckEventForSpam| {
-        std::hint::black_box(args.clone());
-    })
-}
-
 fn ask_on(host: &Host) -> Driver {
     let (thread, handle) = (Arc::clone(&host.threads()[0]), host.handle());
     let place = thread.arbiter().clone();
-    let set_up = async move || (Worker::new(thread), handle, args());
-    type On = (Worker, DispatchHandle, CheckEventForSpam);
+    let set_up = async move || (Worker::new(thread), handle, Arc::new(args()));
+    type On = (Worker, DispatchHandle, Arc<CheckEventForSpam>);
     Driver::start(&place, set_up, async |(worker, handle, args): &On| {
-        assert_passed(&handle.ask_on(worker, args.clone()).await, MODULES);
+        assert_passed(&handle.ask_on(worker, Arc::clone(args)).await, MODULES);
     })
 }
 
 fn ask(host: &Host, place: &actix::ArbiterHandle) -> Driver {
     let handle = host.handle();
-    let set_up = async move || (handle, args());
-    type On = (DispatchHandle, CheckEventForSpam);
+    let set_up = async move || (handle, Arc::new(args()));
+    type On = (DispatchHandle, Arc<CheckEventForSpam>);
     Driver::start(place, set_up, async |(handle, args): &On| {
-        assert_passed(&handle.ask(args.clone()).await, MODULES);
+        assert_passed(&handle.ask_in(AskContext::new(), Arc::clone(args)).await, MODULES);
     })
 }
 

@@ -93,11 +93,12 @@ impl Ganglion {
         self.handle.ask(args)
     }
 
-    /// Asks for a caller, until a deadline, or below a call of a module. See [`AskContext`].
+    /// Asks for a caller, until a deadline, or below a call of a module, with args that may be asked with again. See
+    /// [`DispatchHandle::ask_in`].
     ///
     /// # Cancellation
     /// As for [`ask`](Self::ask).
-    pub fn ask_in<C: Routed>(&self, context: AskContext, args: C) -> impl Future<Output = Decision<C>> + Send {
+    pub fn ask_in<C: Routed>(&self, context: AskContext, args: Arc<C>) -> impl Future<Output = Decision<C>> + Send {
         self.handle.ask_in(context, args)
     }
 

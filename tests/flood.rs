@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -48,11 +49,11 @@ async fn ask(ganglion: Ganglion, caller: Caller, number: usize) -> StepResult {
     let context = AskContext::new().caller(caller);
     if number.is_multiple_of(2) {
         let args = CheckEventForSpam::new(event(&"x".repeat(500)));
-        ganglion.ask_in(context, args).await.steps[0].result
+        ganglion.ask_in(context, Arc::new(args)).await.steps[0].result
     } else {
         let user = UserId::parse("@bob:example.com").unwrap();
         let args = OnLoggedOut::new(user, None, "token".to_owned());
-        ganglion.ask_in(context, args).await.steps[0].result
+        ganglion.ask_in(context, Arc::new(args)).await.steps[0].result
     }
 }
 

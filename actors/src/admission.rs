@@ -16,10 +16,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::queue::{CallClass, Caller, FairQueue, Ticket};
+use crate::stock::{Stock, Taken};
 use crate::thread::ModuleThread;
-
-/// Which part of the permits is for gating calls alone: a quarter, rounded down.
-const RESERVED: u32 = 4;
 
 /// Something that is held on a thread, and given back when the thread is given up.
 pub trait Reclaim: Send + Sync {
@@ -140,61 +138,13 @@ impl Refusal {
     }
 }
 
-/// How many permits are free, and how many more of them calls may take that are not gating; in one number, so that both
-/// are taken at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Free {
-    all: u32,
-    others: u32,
-}
-
-impl Free {
-    fn new(max_in_flight: usize) -> Self {
-        let all = u32::try_from(max_in_flight).unwrap_or(u32::MAX);
-        Self {
-            all,
-            others: all - all / RESERVED,
-        }
-    }
-
-    fn from_bits(bits: u64) -> Self {
-        let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or_default();
-        Self {
-            all: half(bits),
-            others: half(bits >> 32),
-        }
-    }
-
-    fn to_bits(self) -> u64 {
-        u64::from(self.others) << 32 | u64::from(self.all)
-    }
-
-    fn less(self, gating: bool) -> Option<Self> {
-        Some(Self {
-            all: self.all.checked_sub(1)?,
-            others: self.others.checked_sub(u32::from(!gating))?,
-        })
-    }
-
-    /// What one permit is in bits.
-    fn one(gating: bool) -> u64 {
-        let one = Self {
-            all: 1,
-            others: u32::from(!gating),
-        };
-        one.to_bits()
-    }
-}
-
 type Grant = oneshot::Sender<Result<Slot, Refusal>>;
 
 /// The permits of one module, over all threads, and those who wait for one.
 #[derive(Debug)]
 struct Permits {
-    max_in_flight: usize,
+    stock: Arc<Stock>,
     mailbox: usize,
-    /// [`Free`].
-    free: AtomicU64,
     /// How many wait, so that neither who comes nor who leaves need lock for nobody.
     waiting: AtomicUsize,
     closed: AtomicBool,
@@ -207,19 +157,18 @@ impl Permits {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn free(&self) -> Free {
-        Free::from_bits(self.free.load(Ordering::SeqCst))
-    }
-
     /// Takes a permit, if one is free for such a call.
     fn take(&self, gating: bool) -> bool {
-        let less = |bits| Free::from_bits(bits).less(gating).map(Free::to_bits);
-        let taken = self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
-        taken.is_ok()
+        self.stock.take(Taken::of_permit(gating)).is_ok()
     }
 
     fn put_back(self: &Arc<Self>, gating: bool) {
-        self.free.fetch_add(Free::one(gating), Ordering::SeqCst);
+        self.stock.give(Taken::of_permit(gating));
+        self.came_back();
+    }
+
+    /// A permit came back to the stock.
+    fn came_back(self: &Arc<Self>) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.serve(&mut self.lock());
         }
@@ -228,8 +177,8 @@ impl Permits {
     /// Gives what is free to those whose turn it is.
     fn serve(self: &Arc<Self>, queue: &mut FairQueue<Grant>) {
         loop {
-            let free = self.free();
-            let class = queue.turn(free.others == 0).filter(|_| free.all > 0);
+            let free = self.stock.free();
+            let class = queue.turn(free.others == 0).filter(|_| free.permits > 0);
             let Some(class) = class else { break };
             let gating = class == CallClass::Gating;
             // Somebody who found nobody waiting may take it first.
@@ -246,7 +195,7 @@ impl Permits {
             };
             if let Some(Ok(slot)) = refused {
                 // Who waited is gone. Given back by hand, since its drop would lock again.
-                self.free.fetch_add(Free::one(slot.take()), Ordering::SeqCst);
+                self.stock.give(Taken::of_permit(slot.take()));
             }
         }
         self.waiting.store(queue.len(), Ordering::SeqCst);
@@ -338,12 +287,11 @@ impl Drop for InQueue {
 pub(crate) struct Admission(Arc<Permits>);
 
 impl Admission {
-    /// At most `max_in_flight` calls run and at most `mailbox` wait.
-    pub(crate) fn new(max_in_flight: usize, mailbox: usize) -> Self {
+    /// As many calls run as the stock has permits, and at most `mailbox` wait.
+    pub(crate) fn new(stock: &Arc<Stock>, mailbox: usize) -> Self {
         Self(Arc::new(Permits {
-            max_in_flight,
+            stock: Arc::clone(stock),
             mailbox,
-            free: AtomicU64::new(Free::new(max_in_flight).to_bits()),
             waiting: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             shed: AtomicU64::new(0),
@@ -379,7 +327,7 @@ impl Admission {
     ) -> Result<Permit, Refusal> {
         let permits = &self.0;
         let gating = class == CallClass::Gating;
-        if self.take_at_once(gating) {
+        if self.is_open() && permits.take(gating) {
             return ledger.lend(gating);
         }
         let place = Arc::new(permits.enqueue(class, caller)?);
@@ -396,16 +344,15 @@ impl Admission {
         }
     }
 
-    /// Takes a permit if that needs no wait. It is given back with [`put_back`](Self::put_back), or counted by a
-    /// [ledger](Ledger::lend).
-    pub(crate) fn take_at_once(&self, gating: bool) -> bool {
-        let permits = &self.0;
-        !permits.closed.load(Ordering::Acquire) && permits.waiting.load(Ordering::SeqCst) == 0 && permits.take(gating)
+    /// Whether who finds a permit in the stock may take it: nobody waits for one. It is counted by a
+    /// [ledger](Ledger::lend), or comes [back](Self::came_back) to the stock.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.0.closed.load(Ordering::Acquire) && self.0.waiting.load(Ordering::SeqCst) == 0
     }
 
-    /// Gives back a permit that was taken at once.
-    pub(crate) fn put_back(&self, gating: bool) {
-        self.0.put_back(gating);
+    /// A permit came back to the stock.
+    pub(crate) fn came_back(&self) {
+        self.0.came_back();
     }
 
     /// Admits nobody any more, and sends away those who wait.
@@ -424,8 +371,7 @@ impl Admission {
     pub(crate) fn load(&self) -> (usize, usize) {
         // Under the lock, so that nobody is in both, or in neither, who is just given a permit.
         let queue = self.0.lock();
-        let in_flight = self.0.max_in_flight.saturating_sub(self.0.free().all as usize);
-        (in_flight, queue.len())
+        (self.0.stock.permits_out(), queue.len())
     }
 
     /// How many calls gave way to others since the start.

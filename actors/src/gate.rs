@@ -4,37 +4,40 @@
 //! stuck. With one left, its neighbours go on.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 
 use crate::probe::Site;
+use crate::stock::{Stock, Taken};
 use crate::thread::{Inside, inside};
 
 /// The places of one module on the workers. One is taken for each poll of its code.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    free: AtomicUsize,
+    stock: Arc<Stock>,
     /// How many wait, so that who leaves need not lock for nobody.
     waiting: AtomicUsize,
     wakers: Mutex<Vec<Waker>>,
 }
 
 impl Gate {
-    /// A gate for this many workers; a single one needs none.
-    pub(crate) fn new(workers: usize) -> Option<Self> {
-        (workers > 1).then(|| Self {
-            free: AtomicUsize::new(workers - 1),
+    /// How many places a module has on this many workers; a single worker needs no gate.
+    pub(crate) fn places(workers: usize) -> Option<usize> {
+        workers.checked_sub(1).filter(|places| *places > 0)
+    }
+
+    /// The gate before the places of this stock.
+    pub(crate) fn new(stock: &Arc<Stock>) -> Self {
+        Self {
+            stock: Arc::clone(stock),
             waiting: AtomicUsize::new(0),
             wakers: Mutex::default(),
-        })
+        }
     }
 
     /// Takes a place, if one is free.
-    pub(crate) fn take(&self) -> bool {
-        let taken = self
-            .free
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |free| free.checked_sub(1));
-        taken.is_ok()
+    fn take(&self) -> bool {
+        self.stock.take(Taken::place()).is_ok()
     }
 
     /// Takes a place, or has the task woken when there may be one.
@@ -54,7 +57,12 @@ impl Gate {
 
     /// Gives a place back.
     pub(crate) fn leave(&self) {
-        self.free.fetch_add(1, Ordering::SeqCst);
+        self.stock.give(Taken::place());
+        self.came_back();
+    }
+
+    /// A place came back to the stock.
+    pub(crate) fn came_back(&self) {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -134,7 +142,7 @@ mod tests {
 
     #[test]
     fn one_worker_is_left_and_who_waits_is_woken_by_who_leaves() {
-        let gate = Gate::new(3).unwrap();
+        let gate = Gate::new(&Arc::new(Stock::new(1, Gate::places(3))));
         let woken = Arc::<Woken>::default();
         let waker = Waker::from(Arc::clone(&woken));
         let cx = &mut Context::from_waker(&waker);
@@ -150,6 +158,6 @@ mod tests {
 
     #[test]
     fn a_single_worker_needs_no_gate() {
-        assert!(Gate::new(1).is_none() && Gate::new(2).is_some());
+        assert_eq!((Gate::places(1), Gate::places(2)), (None, Some(1)));
     }
 }

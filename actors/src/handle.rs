@@ -20,8 +20,9 @@ use crate::probe::{Operation, Visit};
 use crate::said::Said;
 use crate::snapshot::{Counters, ModuleSnapshot, above_zero};
 use crate::state::{ModuleCommand, ModuleState, Refused, StateCell};
+use crate::stock::{Stock, Taken};
 use crate::supervisor::{Explained, Lost, Order, Supervisor};
-use crate::thread::{Taken, Watched};
+use crate::thread::Watched;
 use crate::tier::Tier;
 
 /// How long a command waits for what it causes, such as a constructor, before it answers with what there is.
@@ -57,6 +58,7 @@ struct Shared {
     /// The number of the incarnation that takes calls, or took them last.
     current: AtomicU32,
     status: Mutex<Status>,
+    stock: Arc<Stock>,
     admission: Admission,
     breakers: Box<[Breaker]>,
     /// `None` if it has a thread of its own, or there is one worker.
@@ -94,6 +96,8 @@ impl ModuleHandle {
         } else {
             ModuleState::Disabled
         };
+        let places = Gate::places(workers).filter(|_| spec.tier != Tier::Thread);
+        let stock = Arc::new(Stock::new(spec.limits.max_in_flight, places));
         Self {
             shared: Arc::new(Shared {
                 id: ModuleId::new(&spec.id),
@@ -108,9 +112,10 @@ impl ModuleHandle {
                     reason: (!spec.enabled).then(|| "disabled in the config".to_owned()),
                     restarts: 0,
                 }),
-                admission: Admission::new(spec.limits.max_in_flight, spec.limits.mailbox),
+                admission: Admission::new(&stock, spec.limits.mailbox),
                 breakers: breakers.collect(),
-                gate: Gate::new(workers).filter(|_| spec.tier != Tier::Thread),
+                gate: places.map(|_| Gate::new(&stock)),
+                stock,
                 poison: Poison::default(),
                 said: Said::default(),
                 counters: Counters::default(),
@@ -265,26 +270,24 @@ impl ModuleHandle {
 
     /// What a visit to its code takes, if it is there without a wait.
     pub(crate) fn take_at_once(&self, gating: bool) -> Option<Taken> {
-        let place = match &self.shared.gate {
-            Some(gate) => gate.take().then(Taken::place)?,
-            None => Taken::default(),
-        };
-        if self.shared.admission.take_at_once(gating) {
-            return Some(place.with_permit(gating));
+        let mut taken = Taken::of_permit(gating);
+        if self.shared.gate.is_some() {
+            taken = taken.and_place();
         }
-        self.give_back(place);
-        None
+        let took = self.shared.admission.is_open() && self.shared.stock.take_soon(taken).is_ok();
+        took.then_some(taken)
     }
 
     /// What was taken for a visit to its code comes back.
     pub(crate) fn give_back(&self, taken: Taken) {
-        if let Some(gating) = taken.permit() {
-            self.shared.admission.put_back(gating);
+        self.shared.stock.give(taken);
+        if taken.permit().is_some() {
+            self.shared.admission.came_back();
         }
         if let Some(gate) = &self.shared.gate
             && taken.has_place()
         {
-            gate.leave();
+            gate.came_back();
         }
     }
 

@@ -13,7 +13,7 @@ use actix::{Actor as _, Addr};
 use ganglion_api::{CallFailure, Callback, FailureKind};
 use tokio_util::sync::CancellationToken;
 
-pub use self::at_once::{AtOnce, Entry, Questioner, Waiting};
+pub use self::at_once::{AtOnce, Done, Entry, Questioner, Waiting};
 pub use self::call::Budget;
 pub(crate) use self::worker::Parts;
 pub use self::worker::Worker;

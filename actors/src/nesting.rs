@@ -484,7 +484,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_permit_that_was_lent_goes_back_when_nobody_uses_it() {
-        let admission = Admission::new(1, 0);
+        let admission = Admission::new(&Arc::new(crate::stock::Stock::new(1, None)), 0);
         let (ledger, retired) = (admission.ledger(), CancellationToken::new());
         let until = Instant::now() + Duration::from_secs(1);
         let permit = admission.admit(&ledger, CallClass::Gating, Caller::Unnamed, until, &retired, drop);

@@ -1,6 +1,6 @@
 //! Threads that run module code: dispatch workers, the own threads of modules, and those that make or drop instances.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::pin::pin;
@@ -16,9 +16,29 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Reclaim;
 use crate::module_id::ModuleId;
 use crate::probe::{Probe, Site};
+use crate::stock::Taken;
 
 thread_local! {
     static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
+    static NUMBER: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Unique in the process.
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A number for this thread, unique in the process. Those of workers that are started together follow on each other.
+#[must_use]
+pub fn thread_number() -> u64 {
+    let number = NUMBER.try_with(|number| {
+        let given = number.get().unwrap_or_else(next_number);
+        number.set(Some(given));
+        given
+    });
+    // At the thread's end it has none any more.
+    number.unwrap_or_default()
 }
 
 /// What a thread knows of itself.
@@ -30,42 +50,6 @@ struct Here {
 /// The lowest priority: an abandoned thread that spins gets what the others leave.
 #[cfg(target_os = "linux")]
 const LOWEST_PRIORITY: i32 = 19;
-
-/// What was taken for one visit to module code, and is given back when it ends.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Taken(u64);
-
-impl Taken {
-    const BITS: u32 = 3;
-    const PLACE: u64 = 1;
-    const PERMIT: u64 = 2;
-    const GATING: u64 = 4;
-    const ANY_PERMIT: u64 = Self::PERMIT | Self::GATING;
-
-    /// A place at the module's gate.
-    pub(crate) fn place() -> Self {
-        Self(Self::PLACE)
-    }
-
-    /// A permit, for a gating call or another.
-    pub(crate) fn with_permit(self, gating: bool) -> Self {
-        Self(self.0 | Self::PERMIT | if gating { Self::GATING } else { 0 })
-    }
-
-    fn of(held: u64) -> Self {
-        Self(held & ((1 << Self::BITS) - 1))
-    }
-
-    /// Whether a place is among it.
-    pub(crate) fn has_place(self) -> bool {
-        self.0 & Self::PLACE != 0
-    }
-
-    /// Whether a permit is among it, and then whether it is for a gating call.
-    pub(crate) fn permit(self) -> Option<bool> {
-        (self.0 & Self::PERMIT != 0).then_some(self.0 & Self::GATING != 0)
-    }
-}
 
 /// A thread as the watchdog sees it.
 #[derive(Debug)]
@@ -89,9 +73,8 @@ pub(crate) struct Watched {
 
 impl Watched {
     fn new(name: String) -> Arc<Self> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         Arc::new(Self {
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            number: next_number(),
             name,
             probe: Probe::default(),
             holding: AtomicU64::new(0),
@@ -126,6 +109,7 @@ impl Watched {
         #[cfg(target_os = "linux")]
         let _ = self.os_id.set(rustix::thread::gettid());
         let watched = Arc::clone(self);
+        NUMBER.set(Some(self.number));
         HERE.with_borrow_mut(|here| *here = Some(Here { watched, thread }));
     }
 
@@ -157,17 +141,22 @@ impl Watched {
 
     /// Its own thread took something for this visit, which a watchdog that gives the thread up gives back.
     pub(crate) fn hold(&self, visit: u64, taken: Taken) {
-        self.holding.store(visit << Taken::BITS | taken.0, Ordering::Release);
+        self.holding
+            .store(visit << Taken::BITS | taken.to_bits(), Ordering::Release);
     }
 
     /// Its own thread is about to give back what it took for this visit: what is left of that.
     pub(crate) fn let_go(&self) -> Taken {
-        Taken::of(self.holding.swap(0, Ordering::AcqRel))
+        Taken::from_bits(self.holding.swap(0, Ordering::AcqRel))
     }
 
     /// Its own thread keeps a permit beyond this visit. False if it was given back already.
     pub(crate) fn keep_permit(&self) -> bool {
-        let keep = |held| Taken::of(held).permit().map(|_| held & !Taken::ANY_PERMIT);
+        let keep = |held| {
+            let taken = Taken::from_bits(held);
+            let kept = held - taken.to_bits() + taken.without_permit().to_bits();
+            taken.permit().map(|_| kept)
+        };
         let kept = self.holding.fetch_update(Ordering::AcqRel, Ordering::Acquire, keep);
         kept.is_ok()
     }
@@ -176,7 +165,7 @@ impl Watched {
     pub(crate) fn forfeit(&self, visit: u64) -> Taken {
         let forfeit = |held| (held >> Taken::BITS == visit).then_some(0);
         let held = self.holding.fetch_update(Ordering::AcqRel, Ordering::Acquire, forfeit);
-        held.map(Taken::of).unwrap_or_default()
+        held.map(Taken::from_bits).unwrap_or_default()
     }
 
     /// Gives it up: its end is awaited no more, and everybody who waits for it is told.

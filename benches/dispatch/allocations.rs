@@ -46,19 +46,11 @@ fn main() -> ExitCode {
     let chains = if group.quick { few } else { many };
     let stage = Stage::start();
     let mut rows: Vec<_> = stage.rows().each().collect();
-    let mut found: Vec<(Case, Allocated)> = rows
+    let found: Vec<(Case, Allocated)> = rows
         .iter_mut()
         .map(|(case, run)| (*case, allocated(run, chains)))
         .collect();
-    let args = found.iter().find(|(case, _)| case.way == Way::Args);
-    let args = args.map(|(_, allocated)| *allocated).expect("the row of the args");
-    for (case, allocated) in &mut found {
-        if case.makes_args() {
-            allocated.times -= args.times;
-            allocated.bytes -= args.bytes;
-        }
-    }
-    group.say("### Allocations of a chain\n\nThose of its args are not counted, nor what less than one chain in twenty allocates.");
+    group.say("### Allocations of a chain\n\nWhat less than one chain in twenty allocates is not counted.");
     group.say(&written(&found));
     let nobody = found.iter().find(|(case, _)| case.way == Way::NoSubscriber);
     if let Some((_, Allocated { times, .. })) = nobody {

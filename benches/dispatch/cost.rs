@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ganglion::actors::{Tier, Worker};
 use ganglion::api::CheckRegistrationForSpam;
+use ganglion::dispatcher::AskContext;
 use ganglion_benches::host::Host;
 use ganglion_benches::work::{self, MODULES};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -40,16 +41,18 @@ async fn run(scene: &str, chains: u64) -> Option<usize> {
     let tier = if scene == "inline" { Tier::Inline } else { Tier::Actor };
     let host = Host::here(tier, MODULES).await;
     let (handle, worker) = (host.handle(), Worker::new(Arc::clone(&host.threads()[0])));
-    let args = work::args();
+    let args = Arc::new(work::args());
     let ask = async || {
         match scene {
-            "args" => drop(std::hint::black_box(args.clone())),
             "no_subscriber" => {
                 let args = CheckRegistrationForSpam::new(None, None, Vec::new(), None);
                 assert!(handle.ask(args).await.steps.is_empty(), "nobody is asked");
             }
-            "inline" | "actor" => work::assert_passed(&handle.ask_on(&worker, args.clone()).await, MODULES),
-            "actor_ask" => work::assert_passed(&handle.ask(args.clone()).await, MODULES),
+            "inline" | "actor" => work::assert_passed(&handle.ask_on(&worker, Arc::clone(&args)).await, MODULES),
+            "actor_ask" => {
+                let asked = handle.ask_in(AskContext::new(), Arc::clone(&args));
+                work::assert_passed(&asked.await, MODULES);
+            }
             _ => return None,
         }
         Some(())

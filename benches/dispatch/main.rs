@@ -6,9 +6,7 @@
 //! runs is of the kind that it is in production: the modules under the panic guard, with budgets, breakers and permits,
 //! watched by the watchdog; their callers are tasks on threads of the kind that workers are, and so are floors and peers.
 //!
-//! Our rows are given args of their own for each chain, since a question takes them; floors and peers share one event. So
-//! the time of the row *args by themselves*, measured in the same round, is subtracted from that of ours; not where two workers
-//! are compared to one, whose chains are alike.
+//! All rows share the args of one event among their chains: nothing is made, or taken apart, that is not part of asking.
 //!
 //! *In flight* is how many callers ask side by side, each again as soon as it is answered. `ask_on` of the tier `inline`
 //! waits for nothing, so its callers take turns.
@@ -44,20 +42,10 @@ fn main() -> ExitCode {
     group.end()
 }
 
-/// A row without the time of its args.
-fn net(results: &Results<Case>, case: Case) -> Series {
-    let gross = results.of(&case);
-    if case.makes_args() && case.workers == 1 {
-        gross.less(results.of(&Case::of(Way::Args).modules(0)))
-    } else {
-        gross.clone()
-    }
-}
-
 fn rows(results: &Results<Case>) -> String {
     let row = |case: Case| {
-        let series = net(results, case);
-        let [median, spread] = cells(&series);
+        let series = results.of(&case);
+        let [median, spread] = cells(series);
         let counts = [case.modules, case.in_flight, case.workers].map(|count| count.to_string());
         let rate = rate(series.median());
         [vec![case.way.to_string()], counts.to_vec(), vec![median, spread, rate]].concat()
@@ -76,20 +64,19 @@ fn rows(results: &Results<Case>) -> String {
 }
 
 fn comparisons(results: &Results<Case>) -> Vec<Comparison> {
-    let ours = |case: Case| net(results, case);
-    let nobody = ours(Case::of(Way::NoSubscriber).modules(0)).median();
+    let nobody = results.of(&Case::of(Way::NoSubscriber).modules(0)).median();
     let mut all = vec![Comparison::alone(
         "no subscriber, at the routing table",
         "\u{2264} 50 ns",
         &time(nobody),
         nobody <= NO_SUBSCRIBER,
     )];
-    let inline = ours(Case::of(Way::AskOn(Tier::Inline)));
+    let inline = results.of(&Case::of(Way::AskOn(Tier::Inline)));
     let boxed = results.of(&Case::of(Way::Boxed));
     all.push(Comparison::of(
         "five modules, inline, `ask_on`",
         Some(Goal::AtMost(3.0)),
-        &inline,
+        inline,
         ("boxed async calls", boxed),
     ));
     all.extend(tiers(results));
@@ -99,8 +86,8 @@ fn comparisons(results: &Results<Case>) -> Vec<Comparison> {
         all.push(Comparison::of(
             &format!("20 modules against 5, {tier}, `ask_on`"),
             goal,
-            &ours(Case::of(Way::AskOn(tier)).modules(20)),
-            ("5 modules", &ours(Case::of(Way::AskOn(tier)))),
+            results.of(&Case::of(Way::AskOn(tier)).modules(20)),
+            ("5 modules", results.of(&Case::of(Way::AskOn(tier)))),
         ));
     }
     all
@@ -108,22 +95,21 @@ fn comparisons(results: &Results<Case>) -> Vec<Comparison> {
 
 /// The tiers that send messages.
 fn tiers(results: &Results<Case>) -> Vec<Comparison> {
-    let ours = |case: Case| net(results, case);
     let mut all = Vec::new();
-    let on = ours(Case::of(Way::AskOn(Tier::Actor)));
+    let on = results.of(&Case::of(Way::AskOn(Tier::Actor)));
     all.push(against(
         results,
         "five modules, actor, `ask_on`",
         None,
-        &on,
+        on,
         Place::Here,
         1,
     ));
     for in_flight in IN_FLIGHT {
         let goal = (in_flight == 1).then_some(Goal::AtMost(0.5));
         let what = format!("five modules, actor, `ask` on the worker, {in_flight} in flight");
-        let ask = ours(Case::of(Way::Ask(Tier::Actor)).in_flight(in_flight));
-        let compared = against(results, &what, goal, &ask, Place::Here, in_flight);
+        let ask = results.of(&Case::of(Way::Ask(Tier::Actor)).in_flight(in_flight));
+        let compared = against(results, &what, goal, ask, Place::Here, in_flight);
         all.push(match goal {
             Some(_) => compared.goal("\u{2264} 0.5x, better 0.35x"),
             None => compared,
@@ -134,7 +120,7 @@ fn tiers(results: &Results<Case>) -> Vec<Comparison> {
         Comparison::of(
             "five modules, actor, `ask` on the worker, against async handlers",
             Some(Goal::AtMost(0.5)),
-            &ours(Case::of(Way::Ask(Tier::Actor))),
+            results.of(&Case::of(Way::Ask(Tier::Actor))),
             (
                 "actix asks of async handlers",
                 results.of(&Case::of(Way::ActixAsync(Place::Here))),
@@ -145,8 +131,8 @@ fn tiers(results: &Results<Case>) -> Vec<Comparison> {
     for in_flight in IN_FLIGHT {
         let goal = (in_flight == 1).then_some(Goal::AtMost(1.2));
         let what = format!("five modules, thread, `ask` on the worker, {in_flight} in flight");
-        let ask = ours(Case::of(Way::Ask(Tier::Thread)).in_flight(in_flight));
-        all.push(against(results, &what, goal, &ask, Place::Apart, in_flight));
+        let ask = results.of(&Case::of(Way::Ask(Tier::Thread)).in_flight(in_flight));
+        all.push(against(results, &what, goal, ask, Place::Apart, in_flight));
     }
     all
 }
@@ -178,7 +164,6 @@ fn scaling(results: &Results<Case>) -> Vec<Comparison> {
         Way::Ask(Tier::Actor),
     ];
     let compare = |way: Way| {
-        // With their args, on both sides.
         let of = |workers| results.of(&Case::of(way).in_flight(MANY).workers(workers));
         let what = format!("{way}, {MANY} in flight, two workers");
         Comparison::rates(&what, Some(Goal::AtLeast(1.6)), of(2), ("one worker", of(1)))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix::ArbiterHandle;
 use ganglion::actors::{ModuleThread, Tier, Worker};
 use ganglion::api::{CheckEventForSpam, CheckRegistrationForSpam, RegistrationVerdict};
-use ganglion::dispatcher::{DispatchHandle, Outcome};
+use ganglion::dispatcher::{AskContext, DispatchHandle, Outcome};
 use ganglion_benches::driver::{Driver, run_all};
 use ganglion_benches::host::{Host, Threads, yaml_of};
 use ganglion_benches::rounds::Rows;
@@ -28,8 +28,6 @@ pub(crate) enum Place {
 pub(crate) enum Way {
     /// `ask`, and nobody has subscribed.
     NoSubscriber,
-    /// Nobody is asked: args are made, and dropped.
-    Args,
     /// `ask_on`: in a task on the worker's thread, at the routing table.
     AskOn(Tier),
     /// The same; the first module denies.
@@ -83,14 +81,6 @@ impl Case {
     pub(crate) const fn workers(self, workers: usize) -> Self {
         Self { workers, ..self }
     }
-
-    /// Whether its time includes that of args, which are an event and thus some allocations: those of the floors share one.
-    pub(crate) fn makes_args(self) -> bool {
-        matches!(
-            self.way,
-            Way::AskOn(_) | Way::Denied(_) | Way::Ask(_) | Way::AskFromAfar(_)
-        )
-    }
 }
 
 impl fmt::Display for Place {
@@ -106,7 +96,6 @@ impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSubscriber => write!(f, "`ask`, nobody has subscribed"),
-            Self::Args => write!(f, "args by themselves: made and dropped"),
             Self::AskOn(tier) => write!(f, "`ask_on`, {tier}"),
             Self::Denied(tier) => write!(f, "`ask_on`, {tier}, the first denies"),
             Self::Ask(tier) => write!(f, "`ask`, {tier}"),
@@ -132,7 +121,7 @@ pub(crate) const MANY: usize = 64;
 
 /// Every row, in the order of the table.
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = vec![Case::of(Way::NoSubscriber).modules(0), Case::of(Way::Args).modules(0)];
+    let mut cases = vec![Case::of(Way::NoSubscriber).modules(0)];
     for tier in Tier::ALL {
         cases.extend(COUNTS.map(|count| Case::of(Way::AskOn(tier)).modules(count)));
     }
@@ -215,13 +204,6 @@ impl Stage {
         };
         let driver = match case.way {
             Way::NoSubscriber => no_subscriber(&self.empty),
-            Way::Args => Driver::start(
-                &here,
-                async || args(),
-                async |args: &CheckEventForSpam| {
-                    std::hint::black_box(args.clone());
-                },
-            ),
             Way::AskOn(tier) => {
                 let host = self.host(tier, case);
                 let each = host.threads().iter();
@@ -273,7 +255,7 @@ fn no_subscriber(host: &Host) -> Driver {
 struct OnWorker {
     worker: Worker,
     handle: DispatchHandle,
-    args: CheckEventForSpam,
+    args: Arc<CheckEventForSpam>,
 }
 
 impl OnWorker {
@@ -281,7 +263,7 @@ impl OnWorker {
         Self {
             worker: Worker::new(thread),
             handle,
-            args: args(),
+            args: Arc::new(args()),
         }
     }
 }
@@ -290,7 +272,7 @@ fn ask_on(host: &Host, thread: &Arc<ModuleThread>, modules: usize) -> Driver {
     let (own, handle) = (Arc::clone(thread), host.handle());
     let set_up = async move || OnWorker::new(own, handle);
     Driver::start(thread.arbiter(), set_up, async move |on: &OnWorker| {
-        assert_passed(&on.handle.ask_on(&on.worker, on.args.clone()).await, modules);
+        assert_passed(&on.handle.ask_on(&on.worker, Arc::clone(&on.args)).await, modules);
     })
 }
 
@@ -299,18 +281,19 @@ fn denied(host: &Host) -> Driver {
     let arbiter = thread.arbiter().clone();
     let set_up = async move || OnWorker::new(thread, handle);
     Driver::start(&arbiter, set_up, async |on: &OnWorker| {
-        assert_denied(&on.handle.ask_on(&on.worker, on.args.clone()).await);
+        assert_denied(&on.handle.ask_on(&on.worker, Arc::clone(&on.args)).await);
     })
 }
 
 fn ask(host: &Host, place: &ArbiterHandle) -> Driver {
     let handle = host.handle();
-    let set_up = async move || (handle, args());
+    let set_up = async move || (handle, Arc::new(args()));
     Driver::start(
         place,
         set_up,
-        async |(handle, args): &(DispatchHandle, CheckEventForSpam)| {
-            assert_passed(&handle.ask(args.clone()).await, MODULES);
+        async |(handle, args): &(DispatchHandle, Arc<CheckEventForSpam>)| {
+            let asked = handle.ask_in(AskContext::new(), Arc::clone(args));
+            assert_passed(&asked.await, MODULES);
         },
     )
 }

@@ -128,7 +128,7 @@ impl Calls {
         let tally = Arc::clone(&self.tally);
         tally.open.fetch_add(1, Ordering::SeqCst);
         self.runtime.spawn(async move {
-            let asked = ganglion.ask_in(context, args);
+            let asked = ganglion.ask_in(context, Arc::new(args));
             let decision = tokio::time::timeout(patience, asked).await.ok();
             if decision.is_none() {
                 tally.lost.fetch_add(1, Ordering::SeqCst);

@@ -131,23 +131,7 @@ impl Series {
     /// Round by round, this by the other.
     #[must_use]
     pub fn over(&self, other: &Self) -> Self {
-        self.with(other, |own, other| own / other)
-    }
-
-    /// Round by round, this less the other.
-    #[must_use]
-    pub fn less(&self, other: &Self) -> Self {
-        self.with(other, |own, other| own - other)
-    }
-
-    fn with(&self, other: &Self, compute: impl Fn(f64, f64) -> f64) -> Self {
-        Self(
-            self.0
-                .iter()
-                .zip(&other.0)
-                .map(|(own, other)| compute(*own, *other))
-                .collect(),
-        )
+        Self(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect())
     }
 }
 
@@ -181,7 +165,6 @@ mod tests {
         let (calm, disturbed) = (Series::new(vec![1.0, 1.0, 1.0]), Series::new(vec![2.0, 90.0, 2.0]));
         assert!((disturbed.median() - 2.0).abs() < f64::EPSILON);
         assert!((disturbed.over(&calm).median() - 2.0).abs() < f64::EPSILON);
-        assert!((disturbed.less(&calm).median() - 1.0).abs() < f64::EPSILON);
     }
 
     #[test]

@@ -84,11 +84,11 @@ pub struct Chain<C: Routed, H = Arc<ganglion_actors::Incarnation>> {
 impl<C: Routed, H: Target> Chain<C, H> {
     /// The callback at the start of its route.
     #[must_use]
-    pub fn new(route: Arc<Route<C, H>>, args: C) -> Self {
+    pub fn new(route: Arc<Route<C, H>>, args: Arc<C>) -> Self {
         let steps = Vec::with_capacity(route.subscriptions().len());
         Self {
             route,
-            args: Arc::new(args),
+            args,
             progress: Progress::Open(Default::default()),
             steps,
             asked: None,
@@ -116,6 +116,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
     }
 
     /// The position of who is asked next, as [`next_subscription`](Self::next_subscription).
+    #[inline]
     pub fn next_position(&mut self) -> Option<usize> {
         while matches!(self.progress, Progress::Open(_)) {
             let position = self.steps.len();
@@ -136,6 +137,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
     }
 
     /// The next subscription is being asked since this moment, until the end of its budget.
+    #[inline]
     pub fn asked(&mut self, at: Instant, until: Instant) -> Question {
         self.questions += 1;
         let question = Question(self.questions);
@@ -193,14 +195,30 @@ impl<C: Routed, H: Target> Chain<C, H> {
 
     /// The module that is being asked answered or failed. Nothing happens if the chain has gone on without it.
     pub fn answer(&mut self, question: Question, answer: Result<C::Answer, CallFailure>, now: Instant) {
+        let asked = self.asked.as_ref().filter(|asked| asked.question == question);
+        if let Some(duration) = asked.map(|asked| now.saturating_duration_since(asked.at)) {
+            self.answer_after(question, answer.map_err(Box::new), duration);
+        }
+    }
+
+    /// The same, this long after it was asked.
+    #[inline]
+    pub fn answer_after(
+        &mut self,
+        question: Question,
+        answer: Result<C::Answer, Box<CallFailure>>,
+        duration: Duration,
+    ) {
         let Some(asked) = self.asked.as_ref().filter(|asked| asked.question == question) else {
             return;
         };
-        let duration = now.saturating_duration_since(asked.at);
-        if let Err(failure) = &answer {
-            self.harmed(asked, failure.kind);
+        match answer {
+            Ok(answer) => self.settle(Ok(answer), duration),
+            Err(failure) => {
+                self.harmed(asked, failure.kind);
+                self.settle(Err(*failure), duration);
+            }
         }
-        self.settle(answer, duration);
     }
 
     /// A worker is to go on with the next leg, unless a module's code has begun. Says whether that is so.
@@ -253,6 +271,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
     }
 
     /// The subscription that was asked answered or failed. Too late, if the outcome is fixed: then nothing happens.
+    #[inline]
     pub fn settle(&mut self, answer: Result<C::Answer, CallFailure>, duration: Duration) {
         self.asked = None;
         let Progress::Open(state) = &mut self.progress else {
@@ -267,6 +286,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
     }
 
     /// The chain's deadline has passed: who is being asked, and all who were not reached, exceeded it.
+    #[cold]
     pub fn expire(&mut self, now: Instant) {
         let mut duration = self.asked.take().map_or(Duration::ZERO, |asked| {
             if now >= asked.until {
@@ -281,6 +301,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
     }
 
     /// A question ended with a failure of this kind. If it was the args that made the module panic or hang, it is told so.
+    #[cold]
     fn harmed(&self, asked: &Asked, kind: FailureKind) {
         let harmed = match (kind, &asked.begun) {
             (_, None) => false,
@@ -315,6 +336,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
         }
     }
 
+    #[inline]
     fn answered(&mut self, state: <C::Rule as Fold<C>>::State, answer: C::Answer, duration: Duration) {
         let Folded { result, notes, flow } = C::Rule::fold(state, &mut self.args, answer);
         let mut detail = None;
@@ -335,6 +357,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
         }
     }
 
+    #[cold]
     fn failed(&mut self, state: <C::Rule as Fold<C>>::State, failure: CallFailure, duration: Duration) {
         let CallFailure {
             kind,
@@ -376,6 +399,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
         }
     }
 
+    #[inline]
     fn push(&mut self, result: StepResult, duration: Duration, detail: Option<String>, policy: Option<Then>) {
         let module = self.route.subscriptions()[self.steps.len()].id;
         self.steps.push(Step {
@@ -387,6 +411,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
         });
     }
 
+    #[cold]
     fn warn(&self, notes: &[String]) {
         if let Some(subscription) = self.route.subscriptions().get(self.steps.len()) {
             for note in notes {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{Actor, Context, Handler, Message};
 use ganglion_actors::{
-    Asker, Asking, AtOnce, Budget, Course, Incarnation, ModuleThread, Modules, Questioner, Reclaim, Waiting, Worker,
+    Asker, Asking, AtOnce, Budget, Course, Done, Incarnation, ModuleThread, Modules, Questioner, Reclaim, Waiting, Worker,
 };
 use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest, WebResource, WebResponse};
 use tokio::sync::{Notify, oneshot};
@@ -114,16 +114,7 @@ impl<C: Routed> Job for Dispatch<C> {
             asker,
             loaded,
         } = self;
-        Box::pin(async move {
-            drop(loaded);
-            let drive = Drive {
-                worker: &worker,
-                chain: &chain,
-                leg,
-                deadline,
-            };
-            drive.run(asker).await;
-        })
+        driven(worker, chain, leg, deadline, asker, Some(loaded))
     }
 
     fn refuse(self) -> bool {
@@ -273,6 +264,7 @@ impl Actor for Dispatcher {
     fn started(&mut self, ctx: &mut Self::Context) {
         // What waits is bounded by the intake, and here comes a word for each.
         ctx.set_mailbox_capacity(0);
+        self.turns.open();
     }
 }
 
@@ -299,6 +291,27 @@ pub(crate) struct Drive<'a, C: Routed> {
     pub(crate) chain: &'a SharedChain<C>,
     pub(crate) leg: u32,
     pub(crate) deadline: Instant,
+}
+
+/// Drives a chain on this worker, of which it is a load until it begins.
+pub(crate) fn driven<C: Routed>(
+    worker: Rc<Worker>,
+    chain: SharedChain<C>,
+    leg: u32,
+    deadline: Instant,
+    asker: Asker,
+    loaded: Option<Loaded>,
+) -> Work {
+    Box::pin(async move {
+        drop(loaded);
+        let drive = Drive {
+            worker: &worker,
+            chain: &chain,
+            leg,
+            deadline,
+        };
+        drive.run(asker).await;
+    })
 }
 
 /// Where a chain stops that was driven without waiting.
@@ -394,10 +407,10 @@ impl<'a, C: Routed> Drive<'a, C> {
             chain.begin_at_once(budget.is_whole());
             drop(chain);
             match entry.call(questioner, position, &**subscriber, args, &budget) {
-                AtOnce::Ended(result, at) => {
+                AtOnce::Ended(Done { result, at, took }) => {
                     now = at;
                     chain = self.chain.lock();
-                    chain.answer(question, result.map_err(|failure| *failure), at);
+                    chain.answer_after(question, result, took);
                 }
                 AtOnce::Waits(waiting) => return Stop::Waits(question, waiting),
             }

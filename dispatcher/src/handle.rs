@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::{poll_fn, ready};
 use std::ops::ControlFlow;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use actix::{Actor as _, Addr, MailboxError};
 use arc_swap::ArcSwap;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use futures_util::future::{Either, select};
 use ganglion_actors::{
     Asker, CacheService, CallClass, Caller, Lineage, ModuleHandle, ModuleState, ModuleThread, TooDeep, Worker,
@@ -25,12 +26,13 @@ use tokio_util::sync::CancellationToken;
 use crate::chain::{Chain, Displaced, neutral};
 use crate::context::AskContext;
 use crate::decision::{Decision, Outcome};
-use crate::dispatcher::{Dispatch, Dispatcher, Drive, Requester, Serve, Served, SharedChain, Turn};
+use crate::dispatcher::{Dispatch, Dispatcher, Drive, Requester, Serve, Served, SharedChain, Turn, driven};
 use crate::fold::Routed;
 use crate::intake::Intake;
 use crate::resources::{MountedResource, ResourceTable};
-use crate::route::RoutingTable;
+use crate::route::{Route, RoutingTable};
 use crate::routing::Routing;
+use crate::turns::{BegunHere, Turns};
 
 /// A worker as its callers see it.
 pub(crate) struct DispatchWorker {
@@ -150,50 +152,61 @@ impl DispatchHandle {
     ///
     /// # Panics
     /// Outside of a tokio runtime with a timer.
-    pub fn ask<C: Routed>(&self, args: C) -> impl Future<Output = Decision<C>> + Send {
-        self.ask_in(AskContext::new(), args)
+    pub async fn ask<C: Routed>(&self, args: C) -> Decision<C> {
+        match self.route() {
+            Some(route) => self.ask_route(route, AskContext::new(), Arc::new(args)).await,
+            None => neutral(&args),
+        }
     }
 
-    /// Asks for a caller, until a deadline or below a call of a module; otherwise like [`ask`](Self::ask). Below too many
-    /// calls (`dispatch.max_depth`) nobody is asked: the decision is the constant error, without steps.
-    pub async fn ask_in<C: Routed>(&self, context: AskContext, args: C) -> Decision<C> {
-        let (chain, asker, deadline) = match self.begin(Instant::now, context, args) {
-            Ok(begun) => begun,
-            Err(decision) => return decision,
+    /// Asks for a caller, until a deadline or below a call of a module; otherwise like [`ask`](Self::ask). The args may be
+    /// asked with again. Below too many calls (`dispatch.max_depth`) nobody is asked: the decision is the constant error,
+    /// without steps.
+    pub async fn ask_in<C: Routed>(&self, context: AskContext, args: Arc<C>) -> Decision<C> {
+        match self.route() {
+            Some(route) => self.ask_route(route, context, args).await,
+            None => neutral(&args),
+        }
+    }
+
+    /// The route of a callback, if anybody has subscribed to it.
+    fn route<C: Routed>(&self) -> Option<Arc<Route<C>>> {
+        let tables = self.shared.routing.tables();
+        let route = tables.routes.route::<C>()?;
+        (!route.subscriptions().is_empty()).then(|| Arc::clone(route))
+    }
+
+    async fn ask_route<C: Routed>(&self, route: Arc<Route<C>>, context: AskContext, args: Arc<C>) -> Decision<C> {
+        let (asker, deadline) = context.begin(Instant::now(), self.shared.deadline);
+        let Some(chain) = self.begin(route, args, &asker) else {
+            return undecided();
         };
         while self.leg(&chain, &asker, deadline).await.is_continue() {}
         conclude(&chain, deadline)
     }
 
-    /// A chain at its start, who asks it, and its deadline; the decision itself, if nobody is to be asked.
-    fn begin<C: Routed>(
-        &self,
-        now: impl FnOnce() -> Instant,
-        context: AskContext,
-        args: C,
-    ) -> Result<(SharedChain<C>, Asker, Instant), Decision<C>> {
-        let route = match self.shared.routing.tables().routes.route::<C>() {
-            Some(route) if !route.subscriptions().is_empty() => Arc::clone(route),
-            _ => return Err(neutral(&args)),
-        };
-        let (asker, deadline) = context.begin(now(), self.shared.deadline);
-        if let Some(above) = self.too_deep_below(&asker) {
+    /// A chain at its start; `None`, if it would be below too many calls.
+    fn begin<C: Routed>(&self, route: Arc<Route<C>>, args: Arc<C>, asker: &Asker) -> Option<SharedChain<C>> {
+        if let Some(above) = self.too_deep_below(asker) {
             self.refuse(above, C::SPEC.name);
-            return Err(undecided());
+            return None;
         }
-        Ok((SharedChain::new(Chain::new(route, args)), asker, deadline))
+        Some(SharedChain::new(Chain::new(route, args)))
     }
 
     /// Asks in the current task, on the worker's own thread: what its dispatcher does with a message, without the message.
     /// For who runs there already, and has nothing else to wait for: nobody holds the deadline while a module blocks the
-    /// thread.
+    /// thread. The args may be asked with again.
     ///
     /// # Cancellation
     /// As if its dispatcher were dropped: a call that runs in this task ends at its next await.
-    pub async fn ask_on<C: Routed>(&self, worker: &Worker, args: C) -> Decision<C> {
-        let (chain, asker, deadline) = match self.begin(|| worker.now(), AskContext::new(), args) {
-            Ok(begun) => begun,
-            Err(decision) => return decision,
+    pub async fn ask_on<C: Routed>(&self, worker: &Worker, args: Arc<C>) -> Decision<C> {
+        let Some(route) = self.route() else {
+            return neutral(&args);
+        };
+        let (asker, deadline) = AskContext::new().begin(worker.now(), self.shared.deadline);
+        let Some(chain) = self.begin(route, args, &asker) else {
+            return undecided();
         };
         let drive = Drive {
             worker,
@@ -230,6 +243,30 @@ impl DispatchHandle {
             chain.leg()
         };
         let worker = self.least_loaded();
+        let begun = Turns::here(&worker.intake).and_then(|turns| {
+            let worker = Rc::clone(turns.worker());
+            turns.begin_here(|| driven(worker, chain.clone(), leg, deadline, asker.clone(), None))
+        });
+        match begun {
+            Some(BegunHere::Done) => ControlFlow::Break(()),
+            // Apart, so that a question on the worker's own thread is a small future.
+            Some(BegunHere::Waits(finished)) => {
+                let finished = finished.map_err(|_lost| MailboxError::Closed);
+                Box::pin(self.wait_leg(&worker, finished, chain, deadline)).await
+            }
+            None => Box::pin(self.send_leg(&worker, asker, chain, leg, deadline)).await,
+        }
+    }
+
+    /// Sends a leg to its worker, and waits for its end.
+    async fn send_leg<C: Routed>(
+        &self,
+        worker: &DispatchWorker,
+        asker: &Asker,
+        chain: &SharedChain<C>,
+        leg: u32,
+        deadline: Instant,
+    ) -> ControlFlow<()> {
         let dispatch = |loaded| Dispatch {
             chain: chain.clone(),
             leg,
@@ -239,14 +276,24 @@ impl DispatchHandle {
         };
         let whose = (CallClass::of(C::SPEC.combine), asker.caller);
         let sent = worker.intake.send(&worker.dispatcher, whose, dispatch);
+        self.wait_leg(worker, sent, chain, deadline).await
+    }
+
+    /// Waits for the end of a leg that has begun or was sent.
+    async fn wait_leg<C: Routed>(
+        &self,
+        worker: &DispatchWorker,
+        sent: impl Future<Output = Result<(), MailboxError>>,
+        chain: &SharedChain<C>,
+        deadline: Instant,
+    ) -> ControlFlow<()> {
         let mut sent = pin!(sent);
         let sent = match on_its_thread(&worker.thread, sent.as_mut()).await {
             Some(Ok(())) => return ControlFlow::Break(()),
             Some(ended) => Either::Left(ready(ended)),
             None => Either::Right(sent),
         };
-        // Apart, so that a question on the worker's own thread is a small future.
-        Box::pin(self.watch_leg(&worker, sent, chain, deadline)).await
+        self.watch_leg(worker, sent, chain, deadline).await
     }
 
     /// Waits for a leg to end.
@@ -379,10 +426,14 @@ impl DispatchHandle {
     /// as there is another.
     fn least_loaded(&self) -> Arc<DispatchWorker> {
         let workers = self.shared.workers.workers.load();
+        let here = workers.iter().find(|worker| worker.thread.is_here());
+        if let Some(here) = here.filter(|here| here.intake.load() == 0 && !here.thread.is_suspect()) {
+            return Arc::clone(here);
+        }
         let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed) % workers.len();
         let (before, after) = workers.split_at(turn);
-        let load = |worker: &DispatchWorker| {
-            let elsewhere = !worker.thread.is_here();
+        let load = |worker: &Arc<DispatchWorker>| {
+            let elsewhere = here.is_none_or(|here| !Arc::ptr_eq(here, worker));
             // Whose code asks here is about to wait.
             let load = worker.intake.load() + usize::from(elsewhere && worker.thread.is_busy());
             (worker.thread.has_ended(), worker.thread.is_suspect(), load, elsewhere)

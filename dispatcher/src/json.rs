@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use ganglion_api::{JsonError, JsonPath, visit_all, visit_each_callback};
 use serde_json::Value;
@@ -38,7 +38,7 @@ impl<C: Routed> AskByName for Typed<C> {
         Box::pin(async move {
             let args = C::from_json(args, &JsonPath::Root)?;
             handle.routes().check_args(&args)?;
-            Ok(handle.ask_in(context, args).await.into_json())
+            Ok(handle.ask_in(context, Arc::new(args)).await.into_json())
         })
     }
 }

@@ -3,9 +3,10 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZero;
 use std::sync::Arc;
 
-use ganglion_actors::{Incarnation, ModuleHandle, ModuleId, Modules};
+use ganglion_actors::{Incarnation, ModuleHandle, ModuleId, Modules, thread_number};
 use ganglion_api::{
     Callback, CallbackSpec, Category, Combine, FailureKind, JsonError, LoginType, OnUpdate, OwnedServerName,
     Registered, Registration, ServerName, Subscriber, Then, reference, visit_all,
@@ -140,10 +141,29 @@ pub enum RouteError {
     },
 }
 
+/// A route, once for each core: to count references to one and the same would make all cores wait for each other.
+struct Copies<C: Callback>(Box<[Arc<Route<C>>]>);
+
+impl<C: Callback> Copies<C> {
+    fn new(make: impl Fn() -> Route<C>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self((0..cores.min(MOST_COPIES)).map(|_| Arc::new(make())).collect())
+    }
+
+    /// That of this thread.
+    fn here(&self) -> Option<&Arc<Route<C>>> {
+        let number = usize::try_from(thread_number()).unwrap_or_default();
+        self.0.get(number.checked_rem(self.0.len())?)
+    }
+}
+
+/// How many copies of a route there are at most.
+const MOST_COPIES: usize = 16;
+
 /// All routes. Immutable: another set of modules is another table.
 #[derive(Default)]
 pub struct RoutingTable {
-    // One `Arc<Route<C>>` a callback, at its index.
+    // The `Copies<C>` of a callback, at its index.
     routes: Vec<Box<dyn Any + Send + Sync>>,
     overview: Vec<Vec<ModuleHandle>>,
     login_types: BTreeMap<String, LoginType>,
@@ -222,7 +242,7 @@ impl RoutingTable {
     /// The route of a callback.
     #[must_use]
     pub fn route<C: Callback>(&self) -> Option<&Arc<Route<C>>> {
-        self.routes.get(C::INDEX)?.downcast_ref()
+        self.routes.get(C::INDEX)?.downcast_ref::<Copies<C>>()?.here()
     }
 
     /// Every callback with the modules on its route, in order.
@@ -306,7 +326,7 @@ struct RouteBuilder<'a> {
 
 impl RouteBuilder<'_> {
     fn build<C: Callback>(&mut self) {
-        let subscriptions = self.entries[C::INDEX].iter().filter_map(|entry| {
+        let subscription = |entry: &Entry<'_>| {
             Some(Subscription {
                 id: entry.module.incarnation.module().module_id(),
                 policy: Policy::resolve(&entry.module.on_failure, self.on_failure, &C::SPEC),
@@ -314,9 +334,13 @@ impl RouteBuilder<'_> {
                 subscriber: entry.registration.subscriber::<C>()?,
                 incarnation: Arc::clone(&entry.module.incarnation),
             })
+        };
+        let entries = &self.entries[C::INDEX];
+        let copies = Copies::<C>::new(|| {
+            let subscriptions = entries.iter().filter_map(subscription);
+            Route::new(subscriptions.collect(), self.server_name.to_owned())
         });
-        let route = Route::<C>::new(subscriptions.collect(), self.server_name.to_owned());
-        self.routes.push(Box::new(Arc::new(route)));
+        self.routes.push(Box::new(copies));
     }
 }
 

@@ -4,18 +4,24 @@
 //! they begin right in their message's turn, without a task of their own; but only so many in a row. Then the worker's other
 //! tasks have their turns, and meanwhile jobs stay in the intake, where their number is bounded.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Message};
 use ganglion_actors::Worker;
+use tokio::sync::oneshot;
 
 use crate::intake::Intake;
+
+thread_local! {
+    /// The turns of the dispatchers on this thread: one, but on the current arbiter of a host that runs actix itself.
+    static HERE: RefCell<Vec<Weak<Turns>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// How many jobs begin in a row.
 const IN_A_ROW: u32 = 32;
@@ -71,6 +77,14 @@ impl<A: Actor, M: Message<Result = ()>> MessageResponse<A, M> for Doing {
     }
 }
 
+/// How a job goes on that began without a message.
+pub(crate) enum BegunHere {
+    /// It is done.
+    Done,
+    /// It is done when this says so, and lost if it says that nobody will.
+    Waits(oneshot::Receiver<()>),
+}
+
 /// The turns on one worker.
 pub(crate) struct Turns {
     worker: Rc<Worker>,
@@ -89,6 +103,42 @@ impl Turns {
             left: Cell::new(IN_A_ROW),
             owed: Cell::new(0),
         })
+    }
+
+    /// From now on they are found [here](Self::here).
+    pub(crate) fn open(self: &Rc<Self>) {
+        HERE.with_borrow_mut(|here| {
+            here.retain(|turns| turns.strong_count() > 0);
+            here.push(Rc::downgrade(self));
+        });
+    }
+
+    /// The turns of the worker with this intake, if this is its thread and it has nothing else to do: then a job may
+    /// [begin](Self::begin_here) without a message.
+    pub(crate) fn here(intake: &Arc<Intake>) -> Option<Rc<Self>> {
+        let here = HERE.try_with(|here| {
+            let here = here.borrow();
+            let mut here = here.iter().filter_map(Weak::upgrade);
+            here.find(|turns| Arc::ptr_eq(&turns.intake, intake))
+        });
+        here.ok()
+            .flatten()
+            .filter(|turns| turns.intake.load() == 0 && turns.worker.is_free())
+    }
+
+    /// Begins a job in the turn of who asks for it, if it has one. What is returned waits for its end, if that has not come
+    /// yet.
+    pub(crate) fn begin_here(self: &Rc<Self>, work: impl FnOnce() -> Work) -> Option<BegunHere> {
+        let begun = self.take().then(|| Doing::begin(work()))?;
+        if matches!(begun, Doing::Done) {
+            return Some(BegunHere::Done);
+        }
+        let (done, finished) = oneshot::channel();
+        begun.go_on(|| {
+            // Who asked may be gone.
+            let _ = done.send(());
+        });
+        Some(BegunHere::Waits(finished))
     }
 
     /// The worker.

@@ -259,7 +259,7 @@ impl Run<'_> {
         let args = C::from_json(self.args.clone(), &JsonPath::Root).unwrap();
         let server_name = ServerName::parse(self.server_name).unwrap();
         let route = Route::new(subscriptions.collect(), server_name);
-        let mut chain = Chain::new(Arc::new(route), args);
+        let mut chain = Chain::new(Arc::new(route), Arc::new(args));
         let mut replies = self.replies.iter().zip(self.displaced).enumerate();
         while chain.next_subscription().is_some() {
             let (index, (reply, displaced)) = replies.next().expect("one question a module");

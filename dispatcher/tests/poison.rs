@@ -66,7 +66,7 @@ impl Scene {
         let args = UserMayPublishRoom::from_json(args, &JsonPath::Root).unwrap();
         let server_name = ganglion_api::ServerName::parse("b").unwrap();
         let route = Route::new(vec![subscription], server_name);
-        let mut chain = Chain::new(Arc::new(route), args);
+        let mut chain = Chain::new(Arc::new(route), Arc::new(args));
         assert!(chain.next_subscription().is_some());
         let now = Instant::now();
         let until = now + Duration::from_secs(1);

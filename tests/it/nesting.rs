@@ -69,7 +69,7 @@ fn echo(way: Way) -> impl Fn(Ganglion, &'static str, Value) -> Answer + Send + S
         Box::pin(async move {
             let ask = async move |context| {
                 let args = create(arguments["n"].as_i64().unwrap());
-                let decision = ganglion.ask_in(context, args).await;
+                let decision = ganglion.ask_in(context, Arc::new(args)).await;
                 // The call above still runs, and has the only permit.
                 assert_eq!(ganglion.dispatch().modules()[0].snapshot().in_flight, 1);
                 json!(decision.into_json())
@@ -223,7 +223,9 @@ impl Scene {
     }
 
     fn ask_in(&self, context: AskContext, n: i64) -> JsonDecision {
-        let decided = self.runtime.block_on(self.ganglion.ask_in(context, create(n)));
+        let decided = self
+            .runtime
+            .block_on(self.ganglion.ask_in(context, Arc::new(create(n))));
         decided.into_json()
     }
 

@@ -134,7 +134,7 @@ impl Scene {
         );
         self.begin(async move {
             ganglion
-                .ask_in(AskContext::new().caller(caller), args)
+                .ask_in(AskContext::new().caller(caller), Arc::new(args))
                 .await
                 .into_json()
         })
@@ -146,7 +146,7 @@ impl Scene {
         let ganglion = self.server.ganglion.clone();
         self.begin(async move {
             ganglion
-                .ask_in(AskContext::new().caller(caller), args)
+                .ask_in(AskContext::new().caller(caller), Arc::new(args))
                 .await
                 .into_json()
         })
@@ -432,7 +432,7 @@ fn a_flood_for_a_worker_that_is_busy_is_bounded_and_leaves_room_for_others() {
         let asks = (0..count).map(|_| {
             let context = AskContext::new().caller(caller);
             let (ganglion, args) = (ganglion.clone(), UserMayCreateRoom::new(user("bob"), JsonObject::new()));
-            async move { json!(ganglion.ask_in(context, args).await.into_json()) }
+            async move { json!(ganglion.ask_in(context, Arc::new(args)).await.into_json()) }
         });
         runtime.spawn(join_all(asks.collect::<Vec<_>>()))
     };

@@ -15,7 +15,7 @@ use crate::{command, debian};
 const BASELINE: &str = "benches/dispatch/cost.json";
 
 /// The scenes of `benches/dispatch/cost.rs`.
-const SCENES: [&str; 5] = ["args", "no_subscriber", "inline", "actor", "actor_ask"];
+const SCENES: [&str; 4] = ["no_subscriber", "inline", "actor", "actor_ask"];
 
 /// How many chains the shorter run has, and the longer one.
 const CHAINS: [u64; 2] = [500, 1500];

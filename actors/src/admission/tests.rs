@@ -4,6 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::stock::RESERVED;
 
 impl Admission {
     fn in_flight(&self) -> usize {
@@ -20,7 +21,7 @@ struct One(Admission, Arc<Ledger>, CancellationToken);
 
 impl One {
     fn new(max_in_flight: usize, mailbox: usize) -> Self {
-        let admission = Admission::new(max_in_flight, mailbox);
+        let admission = Admission::new(&Arc::new(Stock::new(max_in_flight, None)), mailbox);
         let ledger = admission.ledger();
         Self(admission, ledger, CancellationToken::new())
     }
@@ -245,7 +246,7 @@ struct Crowd {
 impl Crowd {
     fn new(max_in_flight: usize, mailbox: usize) -> Self {
         Self {
-            admission: Admission::new(max_in_flight, mailbox),
+            admission: Admission::new(&Arc::new(Stock::new(max_in_flight, None)), mailbox),
             waiting: Vec::new(),
             running: Vec::new(),
             refused: 0,
@@ -313,7 +314,7 @@ proptest! {
             prop_assert_eq!(crowd.admission.waiting(), crowd.waiting.len());
             prop_assert!(crowd.waiting.len() <= mailbox);
             let others = crowd.running.iter().filter(|(class, _)| *class != CallClass::Gating).count();
-            let share = max_in_flight - max_in_flight / RESERVED as usize;
+            let share = max_in_flight - max_in_flight / RESERVED;
             prop_assert!(others <= share);
             for (class, _) in &crowd.waiting {
                 let has_share = *class == CallClass::Gating || others < share;

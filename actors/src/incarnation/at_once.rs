@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use ganglion_api::{CallFailure, Callback, FailureKind, LocalFuture, ModuleError, Subscriber};
 use tokio::time::Instant;
@@ -25,7 +26,7 @@ use crate::module_actor::Ended;
 use crate::nesting::{Asker, Frame, Lineage, Modules};
 use crate::probe::Operation;
 use crate::queue::CallClass;
-use crate::thread::Taken;
+use crate::stock::Taken;
 
 /// Who asks the modules of one route, one after the other.
 pub struct Questioner {
@@ -83,10 +84,20 @@ pub struct Waiting<'a, C: Callback> {
     code: Code<'a, C::Answer>,
 }
 
+/// A call that ended at once.
+pub struct Done<T> {
+    /// A failure is apart, so that an answer is a small thing to move.
+    pub result: Result<T, Box<CallFailure>>,
+    /// When it ended.
+    pub at: Instant,
+    /// How long it took.
+    pub took: Duration,
+}
+
 /// How a call went on.
 pub enum AtOnce<'a, C: Callback> {
-    /// It ended at once, at this moment. A failure is apart, so that an answer is a small thing to move.
-    Ended(Result<C::Answer, Box<CallFailure>>, Instant),
+    /// It ended at once.
+    Ended(Done<C::Answer>),
     /// It waits.
     Waits(Waiting<'a, C>),
 }
@@ -176,23 +187,24 @@ impl<'a> Entry<'a> {
             }
         };
         frame.end();
-        let now = worker.now();
-        match result {
-            Ok(answer) if now <= budget.until => {
-                let took = now.saturating_duration_since(budget.now);
-                incarnation.record(operation, pass, Judged::Success, took, now);
+        let at = worker.now();
+        let took = at.saturating_duration_since(budget.now);
+        let result = match result {
+            Ok(answer) if at <= budget.until => {
+                incarnation.record(operation, pass, Judged::Success, took, at);
                 part.tally.took_part(None, took);
-                AtOnce::Ended(Ok(answer), now)
+                Ok(answer)
             }
-            Err(failure) if now <= budget.until || failure.kind == FailureKind::Panicked => {
-                AtOnce::Ended(Err(incarnation.failed_here(&part, &terms(), *failure, now)), now)
+            Err(failure) if at <= budget.until || failure.kind == FailureKind::Panicked => {
+                Err(incarnation.failed_here(&part, &terms(), *failure, at))
             }
             // An error that came too late decides as little as an answer.
             _late => {
                 let late = FailureKind::DeadlineExceeded.into();
-                AtOnce::Ended(Err(incarnation.failed_here(&part, &terms(), late, now)), now)
+                Err(incarnation.failed_here(&part, &terms(), late, at))
             }
-        }
+        };
+        AtOnce::Ended(Done { result, at, took })
     }
 }
 

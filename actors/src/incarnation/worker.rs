@@ -85,6 +85,13 @@ impl Worker {
         &self.parts
     }
 
+    /// Whether no module's code runs on it right now, and it is not about to end: asked on its own thread.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        let watched = &self.thread().watched;
+        !watched.probe.is_visiting() && !watched.is_retired()
+    }
+
     /// The present moment.
     #[must_use]
     pub fn now(&self) -> Instant {
