@@ -227,13 +227,14 @@ impl Breaker {
 
     /// Notes how a call ended. One from before the last trip, reset or probe changes nothing. True if the breaker opened
     /// for it, or would have in the mode `metrics_only`.
-    pub(crate) fn record(&self, pass: Pass, judged: Judged, took: Duration, now: Instant) -> bool {
+    pub(crate) fn record(&self, pass: Pass, judged: Judged, took: Duration, now: impl Into<Instant>) -> bool {
         let slow = self.settings.slow_after.is_some_and(|after| took >= after);
         let good = judged == Judged::Success && !slow;
         let nothing_changes = good && !pass.probe && self.spotless.load(Ordering::Relaxed);
         if nothing_changes || self.settings.mode == BreakerMode::Disabled {
             return false;
         }
+        let now = now.into();
         let mut inner = self.lock();
         let (state, epoch) = self.phase.get();
         if epoch != pass.epoch {

@@ -14,7 +14,6 @@ use ganglion_api::{CallFailure, Callback, FailureKind};
 use tokio_util::sync::CancellationToken;
 
 pub use self::at_once::{AtOnce, Done, Entry, Questioner, Waiting};
-pub use self::call::Budget;
 pub(crate) use self::worker::Parts;
 pub use self::worker::Worker;
 use crate::admission::{Ledger, Reclaim};

@@ -13,6 +13,7 @@
 mod admission;
 mod background;
 mod breaker;
+mod budget;
 mod cache;
 mod clock;
 mod course;
@@ -43,10 +44,12 @@ mod worker;
 
 pub use admission::Reclaim;
 pub use breaker::{BreakerMode, BreakerSettings, BreakerSnapshot, BreakerState, TripReason};
+pub use budget::Budget;
 pub use cache::{CacheDefaults, CacheService, CacheStatistics, InvalidationPublisher};
+pub use clock::Moment;
 pub use course::Course;
 pub use handle::{ModuleHandle, ModuleLimits};
-pub use incarnation::{AtOnce, Budget, Done, Entry, Incarnation, Questioner, Waiting, Worker, most_stuck_threads};
+pub use incarnation::{AtOnce, Done, Entry, Incarnation, Questioner, Waiting, Worker, most_stuck_threads};
 pub use load::{LoadError, ModuleSpec, Router, Surroundings};
 pub use module_actor::{Asking, ModuleActor};
 pub use module_id::ModuleId;

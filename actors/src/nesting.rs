@@ -18,6 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::admission::{Permit, Reclaim};
+use crate::budget::Budget;
+use crate::clock::Moment;
 use crate::handle::ModuleHandle;
 use crate::incarnation::Parts;
 use crate::probe::Operation;
@@ -206,7 +208,8 @@ impl Whose {
 pub(crate) struct Frame {
     whose: Whose,
     pub(crate) operation: Operation,
-    until: Cell<Instant>,
+    /// When its budget began, and how many nanoseconds it has.
+    budget: Cell<(Moment, u64)>,
     pub(crate) asker: Asker,
     permit: RefCell<Kept>,
     /// The permit that the thread's visit has, for this poll alone: whether it is for a gating call.
@@ -218,7 +221,7 @@ impl Frame {
         Self {
             whose: Whose::Module(module.clone()),
             operation,
-            until: Cell::new(until),
+            budget: Cell::new((until.into(), 0)),
             asker,
             permit: RefCell::new(Kept::Unlent(permit)),
             at_once: Cell::new(None),
@@ -236,7 +239,7 @@ impl Frame {
         Self {
             whose: Whose::At(modules, Cell::new(0), parts),
             operation,
-            until: Cell::new(deadline),
+            budget: Cell::new((deadline.into(), 0)),
             asker,
             permit: RefCell::default(),
             at_once: Cell::new(None),
@@ -245,12 +248,17 @@ impl Frame {
 
     /// From now on it is that of the call of the module at this position, which has a permit for one poll: `at_once` says
     /// whether that is for a gating call.
-    pub(crate) fn begin(&self, at: usize, until: Instant, at_once: Option<bool>) {
+    pub(crate) fn begin(&self, at: usize, budget: &Budget, at_once: Option<bool>) {
         if let Whose::At(_, position, _) = &self.whose {
             position.set(at);
         }
-        self.until.set(until);
+        self.budget.set((budget.now, budget.nanos));
         self.at_once.set(at_once);
+    }
+
+    fn until(&self) -> Instant {
+        let (begun, nanos) = self.budget.get();
+        Instant::from(begun) + Duration::from_nanos(nanos)
     }
 
     /// Its call has ended: nobody needs the permit any more.
@@ -287,7 +295,7 @@ impl Frame {
         self.goes_on();
         let lendable = self.permit.borrow_mut().lendable();
         Lineage {
-            until: Some(self.until.get()),
+            until: Some(self.until()),
             call: Arc::new(Ancestor {
                 module: self.whose.module().clone(),
                 operation: self.operation,
@@ -466,7 +474,7 @@ impl Drop for Waiting<'_> {
 /// How much of its budget the current call of a module has left; `None` outside of one.
 pub(crate) fn remaining() -> Option<Duration> {
     let until = HERE.try_with(|here| match &*here.borrow() {
-        Some(Here::Call(frame)) => Some(frame.until.get()),
+        Some(Here::Call(frame)) => Some(frame.until()),
         Some(Here::Below(lineage)) => lineage.until,
         None => None,
     });

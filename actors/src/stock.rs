@@ -69,54 +69,59 @@ impl Taken {
 /// How many there are of each: permits, those of them that calls may take that are not gating, places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Amount {
-    pub(crate) permits: u32,
-    pub(crate) others: u32,
-    pub(crate) places: u32,
+    pub(crate) permits: u64,
+    pub(crate) others: u64,
+    pub(crate) places: u64,
 }
 
 impl Amount {
-    const PERMIT_BITS: u32 = 24;
-    const PLACE_BITS: u32 = 16;
+    const PERMITS: Part = Part { from: 0, bits: 20 };
+    const OTHERS: Part = Part { from: 21, bits: 20 };
+    const PLACES: Part = Part { from: 42, bits: 16 };
+    /// A bit above each part. It is set before something is taken off, and gone if there was less.
+    const GUARDS: u64 = Self::PERMITS.guard() | Self::OTHERS.guard() | Self::PLACES.guard();
 
-    fn from_bits(bits: u64) -> Self {
-        let part = |from: u32, bits_of_it: u32| {
-            let part = bits >> from & ((1 << bits_of_it) - 1);
-            u32::try_from(part).unwrap_or_default()
-        };
+    const fn from_bits(bits: u64) -> Self {
         Self {
-            permits: part(0, Self::PERMIT_BITS),
-            others: part(Self::PERMIT_BITS, Self::PERMIT_BITS),
-            places: part(2 * Self::PERMIT_BITS, Self::PLACE_BITS),
+            permits: Self::PERMITS.of(bits),
+            others: Self::OTHERS.of(bits),
+            places: Self::PLACES.of(bits),
         }
     }
 
-    fn to_bits(self) -> u64 {
-        let Self {
-            permits,
-            others,
-            places,
-        } = self;
-        u64::from(permits) | u64::from(others) << Self::PERMIT_BITS | u64::from(places) << (2 * Self::PERMIT_BITS)
+    const fn to_bits(self) -> u64 {
+        self.permits << Self::PERMITS.from | self.others << Self::OTHERS.from | self.places << Self::PLACES.from
     }
 
     /// What this takes.
     fn of(taken: Taken) -> Self {
         let permit = taken.permit();
         Self {
-            permits: u32::from(permit.is_some()),
-            others: u32::from(permit == Some(false)),
-            places: u32::from(taken.has_place()),
+            permits: u64::from(permit.is_some()),
+            others: u64::from(permit == Some(false)),
+            places: u64::from(taken.has_place()),
         }
     }
+}
 
-    fn has(self, wanted: Self) -> Result<(), Lacks> {
-        if self.permits < wanted.permits || self.others < wanted.others {
-            Err(Lacks::Permit)
-        } else if self.places < wanted.places {
-            Err(Lacks::Place)
-        } else {
-            Ok(())
-        }
+/// Some bits of a number.
+#[derive(Clone, Copy)]
+struct Part {
+    from: u32,
+    bits: u32,
+}
+
+impl Part {
+    const fn most(self) -> u64 {
+        (1 << self.bits) - 1
+    }
+
+    const fn of(self, number: u64) -> u64 {
+        number >> self.from & self.most()
+    }
+
+    const fn guard(self) -> u64 {
+        1 << (self.from + self.bits)
     }
 }
 
@@ -132,21 +137,22 @@ pub(crate) enum Lacks {
 pub(crate) struct Stock {
     free: CachePadded<AtomicU64>,
     /// With nothing taken.
-    whole: Amount,
+    whole: u64,
 }
 
 impl Stock {
     /// The stock of a module that so many calls may have running, a quarter of them gating ones; with so many places on the
     /// workers, where it takes them.
     pub(crate) fn new(max_in_flight: usize, places: Option<usize>) -> Self {
-        let number = |number: usize, bits: u32| u32::try_from(number).unwrap_or(u32::MAX).min((1 << bits) - 1);
+        let number = |number: usize, part: Part| u64::try_from(number).unwrap_or(u64::MAX).min(part.most());
         let whole = Amount {
-            permits: number(max_in_flight, Amount::PERMIT_BITS),
-            others: number(max_in_flight - max_in_flight / RESERVED, Amount::PERMIT_BITS),
-            places: number(places.unwrap_or_default(), Amount::PLACE_BITS),
+            permits: number(max_in_flight, Amount::PERMITS),
+            others: number(max_in_flight - max_in_flight / RESERVED, Amount::OTHERS),
+            places: number(places.unwrap_or_default(), Amount::PLACES),
         };
+        let whole = whole.to_bits();
         Self {
-            free: CachePadded::new(AtomicU64::new(whole.to_bits())),
+            free: CachePadded::new(AtomicU64::new(whole)),
             whole,
         }
     }
@@ -158,7 +164,10 @@ impl Stock {
 
     /// How many permits are out.
     pub(crate) fn permits_out(&self) -> usize {
-        self.whole.permits.saturating_sub(self.free().permits) as usize
+        let out = Amount::from_bits(self.whole)
+            .permits
+            .saturating_sub(self.free().permits);
+        usize::try_from(out).unwrap_or(usize::MAX)
     }
 
     /// Takes all of this.
@@ -166,16 +175,22 @@ impl Stock {
     /// # Errors
     /// Some of it is not free; nothing is taken.
     pub(crate) fn take(&self, taken: Taken) -> Result<(), Lacks> {
-        let wanted = Amount::of(taken);
+        let wanted = Amount::of(taken).to_bits();
         // Often nothing is taken, and a guess that is right is a step less than a look.
         let mut free = self.whole;
         loop {
-            free.has(wanted)?;
-            let bits = free.to_bits();
-            let left = bits - wanted.to_bits();
-            match self.free.compare_exchange_weak(bits, left, Ordering::SeqCst, Ordering::SeqCst) {
+            let left = (free | Amount::GUARDS) - wanted;
+            if left & Amount::GUARDS != Amount::GUARDS {
+                let only_a_place = left & Amount::GUARDS == Amount::GUARDS - Amount::PLACES.guard();
+                return Err(if only_a_place { Lacks::Place } else { Lacks::Permit });
+            }
+            let left = left & !Amount::GUARDS;
+            match self
+                .free
+                .compare_exchange_weak(free, left, Ordering::SeqCst, Ordering::SeqCst)
+            {
                 Ok(_) => return Ok(()),
-                Err(found) => free = Amount::from_bits(found),
+                Err(found) => free = found,
             }
         }
     }
@@ -185,17 +200,24 @@ impl Stock {
     /// # Errors
     /// Some of it is not free; nothing is taken.
     pub(crate) fn take_soon(&self, taken: Taken) -> Result<(), Lacks> {
-        let mut took = self.take(taken);
+        match self.take(taken) {
+            Err(Lacks::Place) => self.look_again(taken),
+            took => took,
+        }
+    }
+
+    #[cold]
+    fn look_again(&self, taken: Taken) -> Result<(), Lacks> {
         for _ in 0..LOOKS {
-            if took != Err(Lacks::Place) {
-                break;
-            }
             spin_loop();
             if self.free().places > 0 {
-                took = self.take(taken);
+                let took = self.take(taken);
+                if took != Err(Lacks::Place) {
+                    return took;
+                }
             }
         }
-        took
+        Err(Lacks::Place)
     }
 
     /// Gives back what was taken.
@@ -252,7 +274,7 @@ mod tests {
             }
             prop_assert_eq!(stock.permits_out(), out.iter().filter(|taken| taken.permit().is_some()).count());
             out.into_iter().for_each(|taken| stock.give(taken));
-            prop_assert_eq!(stock.free(), stock.whole);
+            prop_assert_eq!(stock.free(), Amount::from_bits(stock.whole));
         }
     }
 

@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ganglion_actors::{Course, Reclaim};
+use ganglion_actors::{Budget, Course, Moment, Reclaim};
 use ganglion_api::{CallFailure, Concern, FailureKind, Then};
 use tokio::time::Instant;
 
@@ -37,9 +37,7 @@ enum Progress<C: Routed> {
 /// The subscription that is being asked.
 struct Asked {
     question: Question,
-    at: Instant,
-    /// The end of its budget.
-    until: Instant,
+    budget: Budget,
     /// How the module's code goes on, once it has begun.
     begun: Option<Begun>,
     /// Where it waits for a permit.
@@ -48,8 +46,8 @@ struct Asked {
 
 /// How the code of the module that is being asked has begun.
 enum Begun {
-    /// When it was asked, without a wait, and it has not come back since. `whole`: it has the module's whole `call_timeout`.
-    AtOnce { whole: bool },
+    /// When it was asked, without a wait, and it has not come back since.
+    AtOnce,
     /// On its own course.
     Later(Arc<Course>),
 }
@@ -136,15 +134,14 @@ impl<C: Routed, H: Target> Chain<C, H> {
         None
     }
 
-    /// The next subscription is being asked since this moment, until the end of its budget.
+    /// The next subscription is being asked, until the end of this budget.
     #[inline]
-    pub fn asked(&mut self, at: Instant, until: Instant) -> Question {
+    pub fn asked(&mut self, budget: Budget) -> Question {
         self.questions += 1;
         let question = Question(self.questions);
         self.asked = Some(Asked {
             question,
-            at,
-            until,
+            budget,
             begun: None,
             place: None,
         });
@@ -178,10 +175,10 @@ impl<C: Routed, H: Target> Chain<C, H> {
             .is_some()
     }
 
-    /// The code of the module that is being asked begins at once. `whole`: it has the module's whole `call_timeout`.
-    pub fn begin_at_once(&mut self, whole: bool) {
+    /// The code of the module that is being asked begins at once.
+    pub fn begin_at_once(&mut self) {
         if let Some(asked) = &mut self.asked {
-            asked.begun = Some(Begun::AtOnce { whole });
+            asked.begun = Some(Begun::AtOnce);
         }
     }
 
@@ -196,7 +193,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
     /// The module that is being asked answered or failed. Nothing happens if the chain has gone on without it.
     pub fn answer(&mut self, question: Question, answer: Result<C::Answer, CallFailure>, now: Instant) {
         let asked = self.asked.as_ref().filter(|asked| asked.question == question);
-        if let Some(duration) = asked.map(|asked| now.saturating_duration_since(asked.at)) {
+        if let Some(duration) = asked.map(|asked| Moment::from(now).since(asked.budget.now)) {
             self.answer_after(question, answer.map_err(Box::new), duration);
         }
     }
@@ -242,10 +239,10 @@ impl<C: Routed, H: Target> Chain<C, H> {
             _ => true,
         };
         match self.asked.as_ref().filter(|asked| asked.begun.is_some()) {
-            Some(asked) if !to_blame && asked.until > now => {
+            Some(asked) if !to_blame && asked.budget.until() > now => {
                 // Its answer still counts; but if its worker comes back, it drives the chain no further.
                 self.leg += 1;
-                return Displaced::WaitUntil(asked.question, asked.until);
+                return Displaced::WaitUntil(asked.question, asked.budget.until());
             }
             Some(asked) => {
                 let question = asked.question;
@@ -289,10 +286,10 @@ impl<C: Routed, H: Target> Chain<C, H> {
     #[cold]
     pub fn expire(&mut self, now: Instant) {
         let mut duration = self.asked.take().map_or(Duration::ZERO, |asked| {
-            if now >= asked.until {
+            if now >= asked.budget.until() {
                 self.harmed(&asked, FailureKind::DeadlineExceeded);
             }
-            now.saturating_duration_since(asked.at)
+            Moment::from(now).since(asked.budget.now)
         });
         while self.next_subscription().is_some() {
             self.settle(Err(FailureKind::DeadlineExceeded.into()), duration);
@@ -308,7 +305,7 @@ impl<C: Routed, H: Target> Chain<C, H> {
             (FailureKind::Panicked, Some(_)) => true,
             (FailureKind::DeadlineExceeded, Some(Begun::Later(course))) => course.hangs(),
             // It holds its thread.
-            (FailureKind::DeadlineExceeded, Some(Begun::AtOnce { whole })) => *whole,
+            (FailureKind::DeadlineExceeded, Some(Begun::AtOnce)) => asked.budget.whole,
             _ => false,
         };
         if let Some(subscription) = self.route.subscriptions().get(self.steps.len())

@@ -1,99 +1,20 @@
-//! The dispatcher actor: drives chains on one worker.
+//! The dispatcher actor: begins what its worker is sent.
 
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, Context, Handler, Message};
-use ganglion_actors::{
-    Asker, Asking, AtOnce, Budget, Course, Done, Incarnation, ModuleThread, Modules, Questioner, Reclaim, Waiting, Worker,
-};
+use ganglion_actors::{Asker, Asking, Course, Incarnation, ModuleThread, Moment, Worker};
 use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest, WebResource, WebResponse};
-use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use crate::chain::{Chain, Question};
+use crate::drive::Leg;
 use crate::fold::Routed;
 use crate::intake::{Intake, Job, Loaded, Next};
-use crate::route::{Route, Subscription};
+use crate::shared_chain::SharedChain;
 use crate::turns::{Doing, Turns, Work};
-
-/// A chain that its worker drives and its caller watches: a caller whose deadline passes concludes from what is there.
-pub(crate) struct SharedChain<C: Routed>(Arc<Shared<C>>);
-
-struct Shared<C: Routed> {
-    chain: Mutex<Chain<C>>,
-    /// Somebody answered.
-    answered: Notify,
-}
-
-impl<C: Routed> Clone for SharedChain<C> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<C: Routed> SharedChain<C> {
-    pub(crate) fn new(chain: Chain<C>) -> Self {
-        Self(Arc::new(Shared {
-            chain: Mutex::new(chain),
-            answered: Notify::new(),
-        }))
-    }
-
-    /// No module code runs while this is held.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Chain<C>> {
-        self.0.chain.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells who waits that somebody answered.
-    fn tell(&self) {
-        self.0.answered.notify_waiters();
-    }
-
-    /// Waits until nobody is being asked, at most until then.
-    pub(crate) async fn answered(&self, until: Instant) {
-        let answered = self.0.answered.notified();
-        let mut answered = pin!(answered);
-        // From now on no answer is missed.
-        answered.as_mut().enable();
-        if self.lock().is_asked() {
-            // Whether it came or not: the chain knows.
-            let _ = timeout_at(until, answered).await;
-        }
-    }
-}
-
-/// One question of a chain to one module.
-struct Asked<C: Routed> {
-    chain: SharedChain<C>,
-    question: Question,
-}
-
-impl<C: Routed> Clone for Asked<C> {
-    fn clone(&self) -> Self {
-        Self {
-            chain: self.chain.clone(),
-            question: self.question,
-        }
-    }
-}
-
-impl<C: Routed> Asking<C::Answer> for Asked<C> {
-    fn begin(&self, course: &Arc<Course>) -> bool {
-        self.chain.lock().begin(self.question, course)
-    }
-
-    fn waits(&self, place: Arc<dyn Reclaim>) {
-        self.chain.lock().waits(self.question, place);
-    }
-
-    fn end(self, result: Result<C::Answer, CallFailure>) {
-        self.chain.lock().answer(self.question, result, Instant::now());
-        self.chain.tell();
-    }
-}
 
 /// Asks the modules on a callback's route.
 pub(crate) struct Dispatch<C: Routed> {
@@ -114,7 +35,17 @@ impl<C: Routed> Job for Dispatch<C> {
             asker,
             loaded,
         } = self;
-        driven(worker, chain, leg, deadline, asker, Some(loaded))
+        let leg = Leg {
+            chain,
+            number: leg,
+            deadline,
+            asker,
+            alone: false,
+        };
+        Box::pin(async move {
+            drop(loaded);
+            leg.run(&worker).await;
+        })
     }
 
     fn refuse(self) -> bool {
@@ -217,7 +148,9 @@ impl Job for Serve {
         } = self;
         Box::pin(async move {
             drop(loaded);
-            let budget = incarnation.budget(Instant::now(), deadline);
+            let now = Moment::from(Instant::now());
+            let left = Moment::from(deadline).nanos_since(now);
+            let budget = incarnation.budget(now, left);
             incarnation
                 .respond(&worker, resource, request, budget, asker, requester)
                 .await;
@@ -282,138 +215,5 @@ impl Handler<Next> for Dispatcher {
 
     fn handle(&mut self, _next: Next, _ctx: &mut Self::Context) -> Self::Result {
         self.turns.begin_next()
-    }
-}
-
-/// Drives a chain on one worker.
-pub(crate) struct Drive<'a, C: Routed> {
-    pub(crate) worker: &'a Worker,
-    pub(crate) chain: &'a SharedChain<C>,
-    pub(crate) leg: u32,
-    pub(crate) deadline: Instant,
-}
-
-/// Drives a chain on this worker, of which it is a load until it begins.
-pub(crate) fn driven<C: Routed>(
-    worker: Rc<Worker>,
-    chain: SharedChain<C>,
-    leg: u32,
-    deadline: Instant,
-    asker: Asker,
-    loaded: Option<Loaded>,
-) -> Work {
-    Box::pin(async move {
-        drop(loaded);
-        let drive = Drive {
-            worker: &worker,
-            chain: &chain,
-            leg,
-            deadline,
-        };
-        drive.run(asker).await;
-    })
-}
-
-/// Where a chain stops that was driven without waiting.
-enum Stop<'a, C: Routed> {
-    /// The outcome is fixed, or the chain goes on with another worker.
-    Over,
-    /// The arguments are others from now on, that is from this moment.
-    Rewritten(Instant),
-    /// A module's code has begun, and waits.
-    Waits(Question, Waiting<'a, C>),
-    /// The module at this position cannot begin at once.
-    Later(Question, usize, Budget),
-}
-
-impl<'a, C: Routed> Drive<'a, C> {
-    /// Asks one module after the other until the outcome is fixed, or the chain goes on with another worker.
-    pub(crate) async fn run(self, asker: Asker) {
-        let mut now = self.worker.now();
-        let route = Arc::clone(self.chain.lock().route());
-        let modules = Arc::clone(&route) as Arc<dyn Modules>;
-        let questioner = Questioner::new::<C>(self.worker, modules, asker, self.deadline);
-        loop {
-            let args = Arc::clone(self.chain.lock().args());
-            match questioner.run(|| self.run_at_once(now, &route, &args, &questioner)) {
-                Stop::Over => return,
-                Stop::Rewritten(at) => now = at,
-                Stop::Waits(question, waiting) => {
-                    let course = Arc::new(waiting.course());
-                    // If the chain has gone on without it, its answer will not count; the module ends all the same.
-                    let _ = self.chain.lock().begin(question, &course);
-                    // Apart, so that a chain of modules that answer at once is a small future.
-                    let (result, at) = Box::pin(waiting.answer(&questioner, &course)).await;
-                    self.chain.lock().answer(question, result, at);
-                    now = at;
-                }
-                Stop::Later(question, position, budget) => {
-                    let Subscription {
-                        incarnation,
-                        subscriber,
-                        ..
-                    } = &route.subscriptions()[position];
-                    let asking = Asked {
-                        chain: self.chain.clone(),
-                        question,
-                    };
-                    let (subscriber, args) = (Arc::clone(subscriber), Arc::clone(&args));
-                    let asker = questioner.asker().clone();
-                    Box::pin(incarnation.call(self.worker, subscriber, args, budget, asker, asking)).await;
-                    now = self.worker.now();
-                }
-            }
-        }
-    }
-
-    /// Asks the modules that can answer at once, with these arguments.
-    fn run_at_once<'r>(
-        &self,
-        mut now: Instant,
-        route: &'r Route<C>,
-        args: &'r Arc<C>,
-        questioner: &Questioner,
-    ) -> Stop<'r, C>
-    where
-        'a: 'r,
-    {
-        let mut chain = self.chain.lock();
-        loop {
-            if chain.leg() != self.leg {
-                drop(chain);
-                // Who displaced it may wait for this answer.
-                self.chain.tell();
-                return Stop::Over;
-            }
-            if now >= self.deadline {
-                chain.expire(now);
-            }
-            if !Arc::ptr_eq(chain.args(), args) {
-                return Stop::Rewritten(now);
-            }
-            let Some(position) = chain.next_position() else {
-                return Stop::Over;
-            };
-            let Subscription {
-                incarnation,
-                subscriber,
-                ..
-            } = &route.subscriptions()[position];
-            let budget = incarnation.budget(now, self.deadline);
-            let question = chain.asked(now, budget.until());
-            let Some(entry) = incarnation.enter::<C>(self.worker, questioner) else {
-                return Stop::Later(question, position, budget);
-            };
-            chain.begin_at_once(budget.is_whole());
-            drop(chain);
-            match entry.call(questioner, position, &**subscriber, args, &budget) {
-                AtOnce::Ended(Done { result, at, took }) => {
-                    now = at;
-                    chain = self.chain.lock();
-                    chain.answer_after(question, result, took);
-                }
-                AtOnce::Waits(waiting) => return Stop::Waits(question, waiting),
-            }
-        }
     }
 }

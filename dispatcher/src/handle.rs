@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use actix::{Actor as _, Addr, MailboxError};
 use arc_swap::ArcSwap;
-use futures_util::{FutureExt as _, TryFutureExt as _};
 use futures_util::future::{Either, select};
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use ganglion_actors::{
     Asker, CacheService, CallClass, Caller, Lineage, ModuleHandle, ModuleState, ModuleThread, TooDeep, Worker,
     WorkerIndex, WorkerListener,
@@ -26,12 +26,14 @@ use tokio_util::sync::CancellationToken;
 use crate::chain::{Chain, Displaced, neutral};
 use crate::context::AskContext;
 use crate::decision::{Decision, Outcome};
-use crate::dispatcher::{Dispatch, Dispatcher, Drive, Requester, Serve, Served, SharedChain, Turn, driven};
+use crate::dispatcher::{Dispatch, Dispatcher, Requester, Serve, Served, Turn};
+use crate::drive::{Drive, Leg};
 use crate::fold::Routed;
 use crate::intake::Intake;
 use crate::resources::{MountedResource, ResourceTable};
 use crate::route::{Route, RoutingTable};
 use crate::routing::Routing;
+use crate::shared_chain::SharedChain;
 use crate::turns::{BegunHere, Turns};
 
 /// A worker as its callers see it.
@@ -178,20 +180,12 @@ impl DispatchHandle {
 
     async fn ask_route<C: Routed>(&self, route: Arc<Route<C>>, context: AskContext, args: Arc<C>) -> Decision<C> {
         let (asker, deadline) = context.begin(Instant::now(), self.shared.deadline);
-        let Some(chain) = self.begin(route, args, &asker) else {
+        if self.is_too_deep(&asker, C::SPEC.name) {
             return undecided();
-        };
+        }
+        let chain = SharedChain::new(Chain::new(route, args));
         while self.leg(&chain, &asker, deadline).await.is_continue() {}
         conclude(&chain, deadline)
-    }
-
-    /// A chain at its start; `None`, if it would be below too many calls.
-    fn begin<C: Routed>(&self, route: Arc<Route<C>>, args: Arc<C>, asker: &Asker) -> Option<SharedChain<C>> {
-        if let Some(above) = self.too_deep_below(asker) {
-            self.refuse(above, C::SPEC.name);
-            return None;
-        }
-        Some(SharedChain::new(Chain::new(route, args)))
     }
 
     /// Asks in the current task, on the worker's own thread: what its dispatcher does with a message, without the message.
@@ -204,24 +198,28 @@ impl DispatchHandle {
         let Some(route) = self.route() else {
             return neutral(&args);
         };
-        let (asker, deadline) = AskContext::new().begin(worker.now(), self.shared.deadline);
-        let Some(chain) = self.begin(route, args, &asker) else {
+        let now = worker.now();
+        let (asker, deadline) = AskContext::new().begin(now.into(), self.shared.deadline);
+        if self.is_too_deep(&asker, C::SPEC.name) {
             return undecided();
-        };
-        let drive = Drive {
-            worker,
-            chain: &chain,
-            leg: 0,
-            deadline,
-        };
-        drive.run(asker).await;
-        conclude(&chain, deadline)
+        }
+        let drive = Drive::new(worker, Arc::clone(&route), asker, deadline);
+        match drive.decide(Chain::new(route, args), now).await {
+            Ok(decision) => decision.unwrap_or_else(undecided),
+            Err(chain) => conclude(&chain, deadline),
+        }
     }
 
     /// The call above, if nothing more may be below it.
     fn too_deep_below<'a>(&self, asker: &'a Asker) -> Option<&'a Lineage> {
         let above = asker.above.as_ref();
         above.filter(|above| above.depth() >= self.shared.max_depth)
+    }
+
+    /// Whether a question would be below too many calls. Then that is counted, and who asks is told.
+    fn is_too_deep(&self, asker: &Asker, operation: &'static str) -> bool {
+        let above = self.too_deep_below(asker);
+        above.map(|above| self.refuse(above, operation)).is_some()
     }
 
     fn refuse(&self, above: &Lineage, operation: &'static str) -> TooDeep {
@@ -245,7 +243,14 @@ impl DispatchHandle {
         let worker = self.least_loaded();
         let begun = Turns::here(&worker.intake).and_then(|turns| {
             let worker = Rc::clone(turns.worker());
-            turns.begin_here(|| driven(worker, chain.clone(), leg, deadline, asker.clone(), None))
+            let leg = Leg {
+                chain: chain.clone(),
+                number: leg,
+                deadline,
+                asker: asker.clone(),
+                alone: true,
+            };
+            turns.begin_here(|| Box::pin(async move { leg.run(&worker).await }))
         });
         match begun {
             Some(BegunHere::Done) => ControlFlow::Break(()),

@@ -16,6 +16,7 @@ mod chain;
 mod context;
 mod decision;
 mod dispatcher;
+mod drive;
 mod fields;
 mod fold;
 mod handle;
@@ -26,6 +27,7 @@ mod resources;
 mod review;
 mod route;
 mod routing;
+mod shared_chain;
 mod start;
 mod turns;
 

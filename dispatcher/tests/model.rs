@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ganglion_actors::Course;
+use ganglion_actors::{Budget, Course};
 use ganglion_api::{
     CallFailure, Callback, CallbackSpec, Category, FailureKind, JsonPath, LocalFuture, MatrixError, ModuleError,
     OnFailure, ServerName, Subscriber, Then, visit_all, visit_each_callback,
@@ -308,8 +308,9 @@ visit_each_callback!(Run<'_>, |self, C| self.run::<C>());
 fn displace<C: Routed>(chain: &mut Chain<C, ()>, index: usize, displacement: Displacement) {
     let Displacement { begun, blamed, in_vain } = displacement;
     let (now, leg) = (Instant::now(), chain.leg());
-    let until = now + Duration::from_secs(1);
-    let question = chain.asked(now, until);
+    let second = Duration::from_secs(1);
+    let (until, budget) = (now + second, Budget::new(now, u64::MAX, second));
+    let question = chain.asked(budget);
     let course = Arc::new(Course::new(now, until, true));
     assert!(!begun || chain.begin(question, &course));
     let blamed = blamed.map(|own| if own { index } else { index + 100 }.to_string());
@@ -340,7 +341,7 @@ fn displace<C: Routed>(chain: &mut Chain<C, ()>, index: usize, displacement: Dis
     if !begun {
         // Asked again, elsewhere; what the first worker says changes nothing.
         assert!(chain.next_subscription().is_some());
-        let again = chain.asked(now, until);
+        let again = chain.asked(budget);
         chain.answer(question, Err(FailureKind::Panicked.into()), now);
         assert!(!chain.begin(question, &course) && chain.begin(again, &course));
     }

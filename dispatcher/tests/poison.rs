@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use ganglion_actors::Course;
+use ganglion_actors::{Budget, Course};
 use ganglion_api::{
     Callback, FailureKind, FromJson, JsonPath, LocalFuture, ModuleError, Subscriber, UserMayPublishRoom, Verdict,
 };
@@ -69,8 +69,9 @@ impl Scene {
         let mut chain = Chain::new(Arc::new(route), Arc::new(args));
         assert!(chain.next_subscription().is_some());
         let now = Instant::now();
-        let until = now + Duration::from_secs(1);
-        let question = chain.asked(now, until);
+        let second = Duration::from_secs(1);
+        let until = now + second;
+        let question = chain.asked(Budget::new(now, u64::MAX, second));
         Self {
             chain,
             victim,

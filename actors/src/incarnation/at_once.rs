@@ -16,8 +16,10 @@ use tokio::time::Instant;
 
 use super::call::{Passed, Terms};
 use super::worker::Part;
-use super::{Budget, Incarnation, Place, Worker};
+use super::{Incarnation, Place, Worker};
 use crate::breaker::Judged;
+use crate::budget::Budget;
+use crate::clock::Moment;
 use crate::course::Course;
 use crate::gate::Entrance;
 use crate::guard::{Panic, guarded};
@@ -89,7 +91,7 @@ pub struct Done<T> {
     /// A failure is apart, so that an answer is a small thing to move.
     pub result: Result<T, Box<CallFailure>>,
     /// When it ended.
-    pub at: Instant,
+    pub at: Moment,
     /// How long it took.
     pub took: Duration,
 }
@@ -160,7 +162,7 @@ impl<'a> Entry<'a> {
             budget: *budget,
             hurried: questioner.asker().hurried,
         };
-        frame.begin(position, budget.until, toll.taken.permit());
+        frame.begin(position, budget, toll.taken.permit());
         let watched = &worker.thread().watched;
         let visit = watched.probe.enter(incarnation.site(operation));
         // From now on the visit holds it.
@@ -188,14 +190,15 @@ impl<'a> Entry<'a> {
         };
         frame.end();
         let at = worker.now();
-        let took = at.saturating_duration_since(budget.now);
+        let nanos = at.nanos_since(budget.now);
+        let (took, in_time) = (Duration::from_nanos(nanos), nanos <= budget.nanos);
         let result = match result {
-            Ok(answer) if at <= budget.until => {
+            Ok(answer) if in_time => {
                 incarnation.record(operation, pass, Judged::Success, took, at);
                 part.tally.took_part(None, took);
                 Ok(answer)
             }
-            Err(failure) if at <= budget.until || failure.kind == FailureKind::Panicked => {
+            Err(failure) if in_time || failure.kind == FailureKind::Panicked => {
                 Err(incarnation.failed_here(&part, &terms(), *failure, at))
             }
             // An error that came too late decides as little as an answer.
@@ -241,7 +244,7 @@ impl<'a, C: Callback> Waiting<'a, C> {
     ///
     /// # Cancellation
     /// The call ends.
-    pub async fn answer(self, questioner: &Questioner, course: &Course) -> (Result<C::Answer, CallFailure>, Instant) {
+    pub async fn answer(self, questioner: &Questioner, course: &Course) -> (Result<C::Answer, CallFailure>, Moment) {
         let Self {
             incarnation,
             worker,
@@ -249,7 +252,7 @@ impl<'a, C: Callback> Waiting<'a, C> {
             terms,
             code,
         } = self;
-        let until = terms.budget.until;
+        let until = terms.budget.until();
         let entrance = Entrance {
             held_up: Some(course.held_up()),
             ..incarnation.entrance(terms.operation)
@@ -265,8 +268,8 @@ impl<'a, C: Callback> Waiting<'a, C> {
     /// The course of the rest of the call.
     #[must_use]
     pub fn course(&self) -> Course {
-        let Budget { until, whole, .. } = self.terms.budget;
-        Course::begun(until, whole)
+        let budget = self.terms.budget;
+        Course::begun(budget.until(), budget.whole)
     }
 }
 
@@ -282,7 +285,7 @@ impl Drop for Ends<'_> {
 impl Incarnation {
     /// A call that was made in the task that asks has failed.
     #[cold]
-    fn failed_here(&self, part: &Part, terms: &Terms<'_>, failure: CallFailure, now: Instant) -> Box<CallFailure> {
+    fn failed_here(&self, part: &Part, terms: &Terms<'_>, failure: CallFailure, now: Moment) -> Box<CallFailure> {
         let Err(failure) = self.ended_here::<Infallible>(part, terms, Err(failure), now);
         Box::new(failure)
     }
@@ -293,13 +296,13 @@ impl Incarnation {
         part: &Part,
         terms: &Terms<'_>,
         mut result: Result<T, CallFailure>,
-        now: Instant,
+        now: Moment,
     ) -> Result<T, CallFailure> {
         if let Err(failure) = &mut result {
             self.failed(terms.operation, failure);
         }
         let ended = Ended::of(&result);
-        let took = now.saturating_duration_since(terms.budget.now);
+        let took = now.since(terms.budget.now);
         self.judged(terms, Ok(ended), took, now);
         part.tally.took_part(ended.failure(), took);
         result

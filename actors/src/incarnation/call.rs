@@ -14,35 +14,14 @@ use super::worker::Part;
 use super::{Incarnation, Place, Worker};
 use crate::admission::{Ledger, Reclaim, Refusal};
 use crate::breaker::{Breaker, Judged, Pass};
+use crate::budget::Budget;
+use crate::clock::Moment;
 use crate::course::{Course, at_once};
 use crate::module_actor::{Asking, Call, Ended, Invoke, ModuleActor, Respond, Work};
 use crate::nesting::{Asker, Held};
 use crate::probe::Operation;
 use crate::queue::CallClass;
 use crate::thread::ModuleThread;
-
-/// The time that one call has, from the moment that it is made.
-#[derive(Debug, Clone, Copy)]
-pub struct Budget {
-    pub(super) now: Instant,
-    pub(super) until: Instant,
-    /// It is the module's whole `call_timeout`.
-    pub(super) whole: bool,
-}
-
-impl Budget {
-    /// Its end.
-    #[must_use]
-    pub fn until(self) -> Instant {
-        self.until
-    }
-
-    /// Whether it is the module's whole `call_timeout`.
-    #[must_use]
-    pub fn is_whole(self) -> bool {
-        self.whole
-    }
-}
 
 /// A breaker that let a call pass.
 pub(super) type Passed<'a> = (&'a Breaker, Pass);
@@ -57,15 +36,10 @@ pub(super) struct Terms<'a> {
 }
 
 impl Incarnation {
-    /// The budget of a call that is made now, in a chain with this deadline.
+    /// The budget of a call that is made now, so many nanoseconds before the end of its chain.
     #[must_use]
-    pub fn budget(&self, now: Instant, deadline: Instant) -> Budget {
-        let whole = now + self.module.limits().call_timeout;
-        Budget {
-            now,
-            until: deadline.min(whole),
-            whole: deadline >= whole,
-        }
+    pub fn budget(&self, now: impl Into<Moment>, left: u64) -> Budget {
+        Budget::new(now, left, self.module.limits().call_timeout)
     }
 
     /// Asks a subscriber of the module, until its budget runs out. `asking` is told how that ended: with an
@@ -118,7 +92,7 @@ impl Incarnation {
     ) {
         let part = worker.part(self);
         let sent = self.send(worker, &part, operation, (work, asking.clone()), budget, asker);
-        let took = || worker.now().saturating_duration_since(budget.now);
+        let took = || worker.now().since(budget.now);
         match sent.await {
             Ok(Ended::Withdrawn) => {}
             Ok(ended) => {
@@ -155,7 +129,7 @@ impl Incarnation {
         if !self.live.load(Ordering::Acquire) {
             return Err(self.absence().into());
         }
-        let Budget { now, until, whole } = budget;
+        let (now, until, whole) = (Instant::from(budget.now), budget.until(), budget.whole);
         let breaker = self.module.breaker(operation);
         let pass = match breaker.map(|breaker| (breaker, breaker.admit(now))) {
             Some((_, None)) => return Err(FailureKind::BreakerOpen.into()),
@@ -199,20 +173,16 @@ impl Incarnation {
         let begun = worker.now();
         let result = self.run(part.replica.clone(), call).await;
         let ended = worker.now();
-        let took = ended.saturating_duration_since(begun);
+        let took = ended.since(begun);
         self.judged(&terms, result, took, ended);
         Ok(result?)
     }
 
     /// Tells the breaker how a call ended, which it let pass.
-    pub(super) fn judged(&self, terms: &Terms<'_>, result: Result<Ended, FailureKind>, took: Duration, now: Instant) {
-        let Budget {
-            now: made,
-            until,
-            whole,
-        } = terms.budget;
+    pub(super) fn judged(&self, terms: &Terms<'_>, result: Result<Ended, FailureKind>, took: Duration, now: Moment) {
+        let budget = terms.budget;
         // Else others had the time that it lacked.
-        let had_time = || (whole || !terms.hurried) && took >= (until - made) / 2;
+        let had_time = || (budget.whole || !terms.hurried) && took >= budget.time() / 2;
         match (judge(result, had_time), terms.pass) {
             (Some(judged), _) => self.record(terms.operation, terms.pass, judged, took, now),
             (None, Some((breaker, pass))) => breaker.withdraw(pass),
@@ -226,7 +196,7 @@ impl Incarnation {
         pass: Option<Passed<'_>>,
         judged: Judged,
         took: Duration,
-        now: Instant,
+        now: Moment,
     ) {
         if let Some((breaker, pass)) = pass
             && breaker.record(pass, judged, took, now)

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Incarnation, Place};
 use crate::admission::{Ledger, Permit, Reclaim};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::handle::ModuleHandle;
 use crate::module_actor::ModuleActor;
 use crate::tally::Tally;
@@ -94,8 +94,15 @@ impl Worker {
 
     /// The present moment.
     #[must_use]
-    pub fn now(&self) -> Instant {
+    #[inline]
+    pub fn now(&self) -> Moment {
         self.clock.now()
+    }
+
+    /// A moment that another clock has told.
+    #[must_use]
+    pub fn moment(&self, at: Instant) -> Moment {
+        self.clock.moment(at)
     }
 
     /// The part of a module, begun anew with each incarnation.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ganglion_actors::{Asker, ModuleLimits, ModuleState, Worker, WorkerThreads};
+use ganglion_actors::{Asker, ModuleLimits, ModuleState, Moment, Worker, WorkerThreads};
 use ganglion_api::{
     CallFailure, FailureKind, Module, ModuleApi, ModuleError, NoConfig, SpamCheckerCallbacks, UserId,
     UserMayCreateRoom, UserMayPublishRoom, Verdict,
@@ -100,7 +100,8 @@ fn a_thousand_calls_from_all_workers_never_exceed_max_in_flight() {
                     let calls = (0..500).map(async |_| {
                         let (asking, answered) = Asks::new();
                         let subscriber = Arc::clone(&subscriber);
-                        let budget = incarnation.budget(Instant::now(), deadline);
+                        let now = Moment::from(Instant::now());
+                        let budget = incarnation.budget(now, Moment::from(deadline).nanos_since(now));
                         incarnation
                             .call(
                                 &worker,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ganglion_actors::{
     Asker, Asking, BreakerSettings, CacheDefaults, CacheService, Course, Incarnation, LoadError, ModuleHandle,
-    ModuleLimits, ModuleSpec, RestartSettings, Router, Surroundings, Tier, Worker, WorkerThreads,
+    ModuleLimits, ModuleSpec, Moment, RestartSettings, Router, Surroundings, Tier, Worker, WorkerThreads,
 };
 use ganglion_api::{
     CallFailure, Callback, Module, ModuleFactory, NotConnected, Registered, Registry, ServerName, Subscriber,
@@ -106,7 +106,8 @@ impl Started {
     pub(crate) async fn ask<C: Callback>(&self, args: C, deadline: Instant) -> Result<C::Answer, CallFailure> {
         let (incarnation, subscriber) = self.subscriber::<C>().expect("the module is on the route");
         let (asking, answered) = Asks::new();
-        let budget = incarnation.budget(Instant::now(), deadline);
+        let now = Moment::from(Instant::now());
+        let budget = incarnation.budget(now, Moment::from(deadline).nanos_since(now));
         incarnation
             .call(
                 &self.worker,
