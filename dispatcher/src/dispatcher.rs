@@ -40,7 +40,6 @@ impl<C: Routed> Job for Dispatch<C> {
             number: leg,
             deadline,
             asker,
-            alone: false,
         };
         Box::pin(async move {
             drop(loaded);

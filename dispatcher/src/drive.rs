@@ -17,9 +17,6 @@ pub(crate) struct Leg<C: Routed> {
     pub(crate) number: u32,
     pub(crate) deadline: Instant,
     pub(crate) asker: Asker,
-    /// Until somebody has to be waited for nobody else can look at the chain: who asks is on this thread, and waits in this
-    /// very poll. So the chain stays locked while modules are asked.
-    pub(crate) alone: bool,
 }
 
 impl<C: Routed> Leg<C> {
@@ -27,7 +24,7 @@ impl<C: Routed> Leg<C> {
     pub(crate) async fn run(self, worker: &Worker) {
         let route = Arc::clone(self.chain.lock().route());
         let drive = Drive::new(worker, route, self.asker, self.deadline);
-        drive.run(&self.chain, self.number, worker.now(), self.alone).await;
+        drive.run(&self.chain, self.number, worker.now()).await;
     }
 }
 
@@ -35,36 +32,29 @@ impl<C: Routed> Leg<C> {
 enum Seat<'a, C: Routed> {
     /// Nobody else knows it.
     Own(&'a mut Chain<C>),
-    /// Its caller knows it too. It is not locked while a module's code runs, unless nobody can look at it.
-    Shared {
-        chain: &'a SharedChain<C>,
-        locked: Option<MutexGuard<'a, Chain<C>>>,
-        alone: bool,
-    },
+    /// Its caller knows it too, and may look at it while a module's code runs.
+    Shared(&'a SharedChain<C>, Option<MutexGuard<'a, Chain<C>>>),
 }
 
 impl<C: Routed> Seat<'_, C> {
     fn chain(&mut self) -> &mut Chain<C> {
         match self {
             Self::Own(chain) => chain,
-            Self::Shared { chain, locked, .. } => locked.get_or_insert_with(|| chain.lock()),
+            Self::Shared(chain, locked) => locked.get_or_insert_with(|| chain.lock()),
         }
     }
 
     /// A module's code is about to run.
     fn unlock(&mut self) {
-        if let Self::Shared {
-            locked, alone: false, ..
-        } = self
-        {
+        if let Self::Shared(_, locked) = self {
             *locked = None;
         }
     }
 
     /// The chain goes on with another worker.
     fn leave(mut self) {
-        if let Self::Shared { chain, locked, .. } = &mut self {
-            *locked = None;
+        self.unlock();
+        if let Self::Shared(chain, _) = self {
             // Who displaced it may wait for this answer.
             chain.tell();
         }
@@ -89,6 +79,14 @@ enum Wait<'a, C: Routed> {
     Turn(usize, Budget),
 }
 
+/// How a chain ended that nobody else knew.
+pub(crate) enum Decided<C: Routed> {
+    /// Without a wait.
+    AtOnce(Option<Decision<C>>),
+    /// Somebody was waited for: the chain has the decision, if it has one.
+    Later(SharedChain<C>),
+}
+
 /// Drives a chain on one worker.
 pub(crate) struct Drive<'a, C: Routed> {
     worker: &'a Worker,
@@ -109,47 +107,41 @@ impl<'a, C: Routed> Drive<'a, C> {
         }
     }
 
-    /// Asks one module after the other until the outcome is fixed. If that takes no wait, it is returned; else the chain that
-    /// it can be taken from.
-    ///
-    /// # Errors
-    /// The chain had to wait for somebody.
+    /// Asks one module after the other until the outcome is fixed, in a chain that nobody else knows; but if somebody has to be
+    /// waited for, `waits` is given the chain first.
     pub(crate) async fn decide(
         &self,
         mut chain: Chain<C>,
         mut now: Moment,
-    ) -> Result<Option<Decision<C>>, SharedChain<C>> {
+        waits: impl FnOnce(&SharedChain<C>),
+    ) -> Decided<C> {
         let chain = loop {
             let args = Arc::clone(chain.args());
             match self.run_at_once(Seat::Own(&mut chain), 0, now, &args) {
-                Stop::Over => return Ok(chain.take_decision()),
+                Stop::Over => return Decided::AtOnce(chain.take_decision()),
                 Stop::Rewritten(at) => now = at,
                 Stop::Waits(question, wait) => {
                     let chain = SharedChain::new(chain);
-                    now = self.wait(&chain, question, wait, &args).await;
+                    waits(&chain);
+                    // Apart, so that a chain of modules that answer at once is a small future.
+                    now = Box::pin(self.wait(&chain, question, wait, &args)).await;
                     break chain;
                 }
             }
         };
-        self.run(&chain, 0, now, false).await;
-        Err(chain)
+        Box::pin(self.run(&chain, 0, now)).await;
+        Decided::Later(chain)
     }
 
     /// Asks one module after the other until the outcome is fixed, or the chain goes on with another worker.
-    pub(crate) async fn run(&self, chain: &SharedChain<C>, leg: u32, mut now: Moment, mut alone: bool) {
+    pub(crate) async fn run(&self, chain: &SharedChain<C>, leg: u32, mut now: Moment) {
         loop {
             let args = Arc::clone(chain.lock().args());
-            let seat = Seat::Shared {
-                chain,
-                locked: None,
-                alone,
-            };
-            match self.run_at_once(seat, leg, now, &args) {
+            match self.run_at_once(Seat::Shared(chain, None), leg, now, &args) {
                 Stop::Over => return,
                 Stop::Rewritten(at) => now = at,
                 Stop::Waits(question, wait) => {
-                    alone = false;
-                    now = self.wait(chain, question, wait, &args).await;
+                    now = Box::pin(self.wait(chain, question, wait, &args)).await;
                 }
             }
         }
@@ -168,8 +160,7 @@ impl<'a, C: Routed> Drive<'a, C> {
                 let course = Arc::new(waiting.course());
                 // If the chain has gone on without it, its answer will not count; the module ends all the same.
                 let _ = chain.lock().begin(question, &course);
-                // Apart, so that a chain of modules that answer at once is a small future.
-                let (result, at) = Box::pin(waiting.answer(&self.questioner, &course)).await;
+                let (result, at) = waiting.answer(&self.questioner, &course).await;
                 chain.lock().answer(question, result, at.into());
                 at
             }
@@ -185,7 +176,9 @@ impl<'a, C: Routed> Drive<'a, C> {
                 };
                 let (subscriber, args) = (Arc::clone(subscriber), Arc::clone(args));
                 let asker = self.questioner.asker().clone();
-                Box::pin(incarnation.call(self.worker, subscriber, args, budget, asker, asking)).await;
+                incarnation
+                    .call(self.worker, subscriber, args, budget, asker, asking)
+                    .await;
                 self.worker.now()
             }
         }

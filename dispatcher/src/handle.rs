@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use actix::{Actor as _, Addr, MailboxError};
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
-use futures_util::{FutureExt as _, TryFutureExt as _};
 use ganglion_actors::{
     Asker, CacheService, CallClass, Caller, Lineage, ModuleHandle, ModuleState, ModuleThread, TooDeep, Worker,
     WorkerIndex, WorkerListener,
 };
 use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest};
 use serde::Serialize;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,7 @@ use crate::chain::{Chain, Displaced, neutral};
 use crate::context::AskContext;
 use crate::decision::{Decision, Outcome};
 use crate::dispatcher::{Dispatch, Dispatcher, Requester, Serve, Served, Turn};
-use crate::drive::{Drive, Leg};
+use crate::drive::{Decided, Drive};
 use crate::fold::Routed;
 use crate::intake::Intake;
 use crate::resources::{MountedResource, ResourceTable};
@@ -114,6 +115,18 @@ enum LetGo<T> {
     Withdrawn,
 }
 
+/// How a question goes on that began without a message.
+enum AskedHere<C: Routed> {
+    /// It is decided.
+    Decided(Decision<C>),
+    /// It waits: this chain, until it is finished, on this worker, unless that was given up.
+    Waits(
+        SharedChain<C>,
+        oneshot::Receiver<Decided<C>>,
+        Option<Arc<DispatchWorker>>,
+    ),
+}
+
 pub(crate) struct Shared {
     pub(crate) routing: Arc<Routing>,
     pub(crate) modules: Vec<ModuleHandle>,
@@ -179,13 +192,83 @@ impl DispatchHandle {
     }
 
     async fn ask_route<C: Routed>(&self, route: Arc<Route<C>>, context: AskContext, args: Arc<C>) -> Decision<C> {
-        let (asker, deadline) = context.begin(Instant::now(), self.shared.deadline);
+        let now = Turns::here(&self.shared.workers.refused).map(|turns| turns.worker().now());
+        let (asker, deadline) = context.begin(now.map_or_else(Instant::now, Into::into), self.shared.deadline);
         if self.is_too_deep(&asker, C::SPEC.name) {
             return undecided();
         }
-        let chain = SharedChain::new(Chain::new(route, args));
+        let chain = match self.ask_here(&route, &args, &asker, deadline) {
+            Some(AskedHere::Decided(decision)) => return decision,
+            Some(AskedHere::Waits(chain, finished, worker)) => {
+                let waited = Box::pin(self.wait_here(&chain, finished, worker, deadline)).await;
+                if waited.is_break() {
+                    return conclude(&chain, deadline);
+                }
+                chain
+            }
+            None => SharedChain::new(Chain::new(route, args)),
+        };
         while self.leg(&chain, &asker, deadline).await.is_continue() {}
         conclude(&chain, deadline)
+    }
+
+    /// Asks without a message, if this is the thread of a worker that has nothing else to do.
+    fn ask_here<C: Routed>(
+        &self,
+        route: &Arc<Route<C>>,
+        args: &Arc<C>,
+        asker: &Asker,
+        deadline: Instant,
+    ) -> Option<AskedHere<C>> {
+        let turns = Turns::here(&self.shared.workers.refused)?;
+        let begun = turns.begin_here(|| {
+            let (turns, worker) = (Rc::clone(&turns), Rc::clone(turns.worker()));
+            let (route, args, asker) = (Arc::clone(route), Arc::clone(args), asker.clone());
+            Box::pin(async move {
+                let chain = Chain::new(Arc::clone(&route), args);
+                let drive = Drive::new(&worker, route, asker, deadline);
+                drive
+                    .decide(chain, worker.now(), |chain| turns.leave(chain.clone()))
+                    .await
+            })
+        });
+        let left = turns.left();
+        Some(match begun? {
+            BegunHere::Done(Decided::AtOnce(decision)) => AskedHere::Decided(decision.unwrap_or_else(undecided)),
+            BegunHere::Done(Decided::Later(chain)) => AskedHere::Decided(conclude(&chain, deadline)),
+            BegunHere::Waits(finished) => {
+                let workers = self.shared.workers.workers.load();
+                let worker = workers
+                    .iter()
+                    .find(|worker| Arc::ptr_eq(&worker.intake, turns.intake()));
+                match left {
+                    Some(chain) => AskedHere::Waits(chain, finished, worker.cloned()),
+                    // What waits has always left its chain.
+                    None => AskedHere::Decided(undecided()),
+                }
+            }
+            BegunHere::Lost => AskedHere::Decided(undecided()),
+        })
+    }
+
+    /// Waits for the end of a chain that began without a message. `Continue`: its worker was given up, and another is to go on.
+    async fn wait_here<C: Routed>(
+        &self,
+        chain: &SharedChain<C>,
+        finished: oneshot::Receiver<Decided<C>>,
+        worker: Option<Arc<DispatchWorker>>,
+        deadline: Instant,
+    ) -> ControlFlow<()> {
+        let Some(worker) = worker else {
+            // It was given up, and has come back: it goes on, and nobody else may.
+            let _ = timeout_at(deadline, finished).await;
+            return ControlFlow::Break(());
+        };
+        let finished = finished.map(|finished| match finished {
+            Ok(_decided) => Ok(()),
+            Err(_lost) => Err(MailboxError::Closed),
+        });
+        self.wait_leg(&worker, finished, chain, deadline).await
     }
 
     /// Asks in the current task, on the worker's own thread: what its dispatcher does with a message, without the message.
@@ -204,9 +287,9 @@ impl DispatchHandle {
             return undecided();
         }
         let drive = Drive::new(worker, Arc::clone(&route), asker, deadline);
-        match drive.decide(Chain::new(route, args), now).await {
-            Ok(decision) => decision.unwrap_or_else(undecided),
-            Err(chain) => conclude(&chain, deadline),
+        match drive.decide(Chain::new(route, args), now, |_| ()).await {
+            Decided::AtOnce(decision) => decision.unwrap_or_else(undecided),
+            Decided::Later(chain) => conclude(&chain, deadline),
         }
     }
 
@@ -241,26 +324,7 @@ impl DispatchHandle {
             chain.leg()
         };
         let worker = self.least_loaded();
-        let begun = Turns::here(&worker.intake).and_then(|turns| {
-            let worker = Rc::clone(turns.worker());
-            let leg = Leg {
-                chain: chain.clone(),
-                number: leg,
-                deadline,
-                asker: asker.clone(),
-                alone: true,
-            };
-            turns.begin_here(|| Box::pin(async move { leg.run(&worker).await }))
-        });
-        match begun {
-            Some(BegunHere::Done) => ControlFlow::Break(()),
-            // Apart, so that a question on the worker's own thread is a small future.
-            Some(BegunHere::Waits(finished)) => {
-                let finished = finished.map_err(|_lost| MailboxError::Closed);
-                Box::pin(self.wait_leg(&worker, finished, chain, deadline)).await
-            }
-            None => Box::pin(self.send_leg(&worker, asker, chain, leg, deadline)).await,
-        }
+        Box::pin(self.send_leg(&worker, asker, chain, leg, deadline)).await
     }
 
     /// Sends a leg to its worker, and waits for its end.
@@ -431,14 +495,10 @@ impl DispatchHandle {
     /// as there is another.
     fn least_loaded(&self) -> Arc<DispatchWorker> {
         let workers = self.shared.workers.workers.load();
-        let here = workers.iter().find(|worker| worker.thread.is_here());
-        if let Some(here) = here.filter(|here| here.intake.load() == 0 && !here.thread.is_suspect()) {
-            return Arc::clone(here);
-        }
         let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed) % workers.len();
         let (before, after) = workers.split_at(turn);
-        let load = |worker: &Arc<DispatchWorker>| {
-            let elsewhere = here.is_none_or(|here| !Arc::ptr_eq(here, worker));
+        let load = |worker: &DispatchWorker| {
+            let elsewhere = !worker.thread.is_here();
             // Whose code asks here is about to wait.
             let load = worker.intake.load() + usize::from(elsewhere && worker.thread.is_busy());
             (worker.thread.has_ended(), worker.thread.is_suspect(), load, elsewhere)

@@ -111,6 +111,11 @@ impl Intake {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether its refusals are counted there.
+    pub(crate) fn counts_in(&self, refused: &Arc<AtomicU64>) -> bool {
+        Arc::ptr_eq(&self.refused, refused)
+    }
+
     /// How many jobs wait for this worker.
     pub(crate) fn load(&self) -> usize {
         self.load.load(Ordering::Relaxed)

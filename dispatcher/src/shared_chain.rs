@@ -34,7 +34,7 @@ impl<C: Routed> SharedChain<C> {
         }))
     }
 
-    /// Nobody but who asks on the worker's own thread lets module code run while this is held.
+    /// No module code runs while this is held.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Chain<C>> {
         self.0.chain.lock().unwrap_or_else(PoisonError::into_inner)
     }

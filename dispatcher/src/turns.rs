@@ -4,17 +4,21 @@
 //! they begin right in their message's turn, without a task of their own; but only so many in a row. Then the worker's other
 //! tasks have their turns, and meanwhile jobs stay in the intake, where their number is bounded.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, Waker};
 
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Message};
+use futures_util::future::LocalBoxFuture;
 use ganglion_actors::Worker;
 use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::intake::Intake;
 
@@ -27,7 +31,14 @@ thread_local! {
 const IN_A_ROW: u32 = 32;
 
 /// A job that has begun, or is to.
-pub(crate) type Work = Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) type Work = LocalBoxFuture<'static, ()>;
+
+/// Polls work for the first time. Whoever it makes wait is to be asked again, in the work's own task. `None`: it panicked, of
+/// which the message is in the log; that must not end the dispatcher.
+fn first_poll<T>(work: &mut LocalBoxFuture<'static, T>) -> Option<Poll<T>> {
+    let cx = &mut Context::from_waker(Waker::noop());
+    catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))).ok()
+}
 
 /// How a job goes on.
 pub(crate) enum Doing {
@@ -41,13 +52,10 @@ pub(crate) enum Doing {
 
 impl Doing {
     fn begin(mut work: Work) -> Self {
-        // Whoever it makes wait is asked again in the job's own task.
-        let cx = &mut Context::from_waker(Waker::noop());
-        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
-            Ok(Poll::Ready(())) => Self::Done,
-            Ok(Poll::Pending) => Self::Waits(work),
-            // The panic's message is in the log. It must not end the dispatcher.
-            Err(_panic) => Self::Lost,
+        match first_poll(&mut work) {
+            Some(Poll::Ready(())) => Self::Done,
+            Some(Poll::Pending) => Self::Waits(work),
+            None => Self::Lost,
         }
     }
 
@@ -77,12 +85,14 @@ impl<A: Actor, M: Message<Result = ()>> MessageResponse<A, M> for Doing {
     }
 }
 
-/// How a job goes on that began without a message.
-pub(crate) enum BegunHere {
+/// How something goes on that began without a message.
+pub(crate) enum BegunHere<T> {
     /// It is done.
-    Done,
-    /// It is done when this says so, and lost if it says that nobody will.
-    Waits(oneshot::Receiver<()>),
+    Done(T),
+    /// It is done when this says so.
+    Waits(oneshot::Receiver<T>),
+    /// It is lost, by a defect of ours.
+    Lost,
 }
 
 /// The turns on one worker.
@@ -93,6 +103,11 @@ pub(crate) struct Turns {
     left: Cell<u32>,
     /// For how many jobs in the intake a word came when it was not their turn.
     owed: Cell<u64>,
+    /// The tasks of what began without a message.
+    tasks: RefCell<Weak<LocalSet>>,
+    closed: CancellationToken,
+    /// What something that began here left for who began it.
+    left_here: Cell<Option<Box<dyn Any>>>,
 }
 
 impl Turns {
@@ -102,43 +117,76 @@ impl Turns {
             intake,
             left: Cell::new(IN_A_ROW),
             owed: Cell::new(0),
+            tasks: RefCell::default(),
+            closed: CancellationToken::new(),
+            left_here: Cell::default(),
         })
     }
 
-    /// From now on they are found [here](Self::here).
+    /// From now on they are found [here](Self::here), and what begins here goes on.
     pub(crate) fn open(self: &Rc<Self>) {
         HERE.with_borrow_mut(|here| {
             here.retain(|turns| turns.strong_count() > 0);
             here.push(Rc::downgrade(self));
         });
+        let tasks = Rc::<LocalSet>::default();
+        self.tasks.replace(Rc::downgrade(&tasks));
+        let closed = self.closed.clone();
+        // The only owner, so that they end with the dispatcher.
+        actix::spawn(async move { tasks.run_until(closed.cancelled()).await });
     }
 
-    /// The turns of the worker with this intake, if this is its thread and it has nothing else to do: then a job may
-    /// [begin](Self::begin_here) without a message.
-    pub(crate) fn here(intake: &Arc<Intake>) -> Option<Rc<Self>> {
+    /// The turns of the worker whose thread this is, if it is one of those whose refusals are counted there, and has nothing
+    /// else to do: then a job may [begin](Self::begin_here) without a message.
+    pub(crate) fn here(refused: &Arc<AtomicU64>) -> Option<Rc<Self>> {
         let here = HERE.try_with(|here| {
             let here = here.borrow();
             let mut here = here.iter().filter_map(Weak::upgrade);
-            here.find(|turns| Arc::ptr_eq(&turns.intake, intake))
+            here.find(|turns| turns.intake.counts_in(refused))
         });
-        here.ok()
-            .flatten()
-            .filter(|turns| turns.intake.load() == 0 && turns.worker.is_free())
+        let is_free = |turns: &Rc<Self>| turns.intake.load() == 0 && turns.worker.is_free();
+        here.ok().flatten().filter(is_free)
     }
 
-    /// Begins a job in the turn of who asks for it, if it has one. What is returned waits for its end, if that has not come
-    /// yet.
-    pub(crate) fn begin_here(self: &Rc<Self>, work: impl FnOnce() -> Work) -> Option<BegunHere> {
-        let begun = self.take().then(|| Doing::begin(work()))?;
-        if matches!(begun, Doing::Done) {
-            return Some(BegunHere::Done);
-        }
-        let (done, finished) = oneshot::channel();
-        begun.go_on(|| {
-            // Who asked may be gone.
-            let _ = done.send(());
-        });
-        Some(BegunHere::Waits(finished))
+    /// Begins something in the turn of who asks for it, if it has one. What waits then goes on in a task of its own.
+    pub(crate) fn begin_here<T: 'static>(
+        self: &Rc<Self>,
+        work: impl FnOnce() -> LocalBoxFuture<'static, T>,
+    ) -> Option<BegunHere<T>> {
+        // Who asks may be polled by a runtime that knows nothing of actix, and the work may begin tasks on this thread.
+        let tasks = self.tasks.borrow().upgrade()?;
+        let inside = tasks.enter();
+        let mut work = self.take().then(work)?;
+        let begun = match first_poll(&mut work) {
+            Some(Poll::Ready(done)) => BegunHere::Done(done),
+            Some(Poll::Pending) => {
+                let (done, finished) = oneshot::channel();
+                actix::spawn(async move {
+                    // Who asked may be gone.
+                    let _ = done.send(work.await);
+                });
+                BegunHere::Waits(finished)
+            }
+            None => BegunHere::Lost,
+        };
+        drop(inside);
+        Some(begun)
+    }
+
+    /// Lets who began it [here](Self::begin_here) have something of what waits now.
+    pub(crate) fn leave(&self, what: impl Any) {
+        self.left_here.set(Some(Box::new(what)));
+    }
+
+    /// What was [left](Self::leave).
+    pub(crate) fn left<T: Any>(&self) -> Option<T> {
+        let what = self.left_here.take()?.downcast().ok()?;
+        Some(*what)
+    }
+
+    /// The intake of the worker.
+    pub(crate) fn intake(&self) -> &Arc<Intake> {
+        &self.intake
     }
 
     /// The worker.
@@ -149,6 +197,7 @@ impl Turns {
     /// Nobody will begin with anything any more.
     pub(crate) fn close(&self) {
         self.intake.close();
+        self.closed.cancel();
     }
 
     /// Takes a turn in this row. With the last one the next row is prepared, which begins when all other tasks have had
@@ -235,7 +284,7 @@ mod tests {
     async fn what_is_owed_begins_row_by_row() {
         let turns = turns();
         turns.left.set(1);
-        assert!(turns.take());
+        assert!(turns.take() && !turns.take());
         turns.owed.set(u64::from(IN_A_ROW) + 3);
         let mut rows = 0;
         while turns.left.get() == 0 {
