@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,14 +13,15 @@ use tokio::time::Instant;
 /// How long the counter is relied on, in nanoseconds.
 const SET_EVERY: u64 = 10_000_000;
 
-/// A moment on a clock: a number, which is compared and taken off another in no time.
-#[derive(Debug, Clone, Copy)]
-pub struct Moment {
-    /// When the clock was made.
-    origin: Instant,
-    /// So many nanoseconds later.
-    nanos: u64,
-}
+/// What moments are counted from: some time before the process began to ask for one, so that there is none before it.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(|| {
+    let now = std::time::Instant::now();
+    now.checked_sub(Duration::from_secs(3600)).unwrap_or(now).into()
+});
+
+/// A moment in this process: a number, which is compared and taken off another in no time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
 
 impl Moment {
     /// How long it is after an earlier moment; nothing, if that is later.
@@ -32,23 +34,19 @@ impl Moment {
     #[inline]
     #[must_use]
     pub fn nanos_since(self, earlier: Self) -> u64 {
-        if self.origin == earlier.origin {
-            return self.nanos.saturating_sub(earlier.nanos);
-        }
-        // Another clock's.
-        nanos(Instant::from(self).saturating_duration_since(earlier.into()))
+        self.0.saturating_sub(earlier.0)
     }
 }
 
 impl From<Moment> for Instant {
-    fn from(Moment { origin, nanos }: Moment) -> Self {
-        origin + Duration::from_nanos(nanos)
+    fn from(Moment(nanos): Moment) -> Self {
+        *ORIGIN + Duration::from_nanos(nanos)
     }
 }
 
 impl From<Instant> for Moment {
-    fn from(origin: Instant) -> Self {
-        Self { origin, nanos: 0 }
+    fn from(at: Instant) -> Self {
+        Self(nanos(at.saturating_duration_since(*ORIGIN)))
     }
 }
 
@@ -61,9 +59,8 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 pub(crate) struct Clock {
     /// `None`: time is tokio's, which tests pause.
     counter: Option<quanta::Clock>,
-    origin: Instant,
-    /// When it was set: by the counter, and in nanoseconds since the origin.
-    set: Cell<(u64, u64)>,
+    /// When it was set, by both clocks.
+    set: Cell<(u64, Moment)>,
 }
 
 impl fmt::Debug for Clock {
@@ -76,10 +73,9 @@ impl Clock {
     /// The clock of a thread of ours.
     pub(crate) fn counting() -> Self {
         let counter = quanta::Clock::new();
-        let set = Cell::new((counter.raw(), 0));
+        let set = Cell::new((counter.raw(), by_system()));
         Self {
             counter: Some(counter),
-            origin: Instant::now(),
             set,
         }
     }
@@ -88,8 +84,7 @@ impl Clock {
     pub(crate) fn tokio() -> Self {
         Self {
             counter: None,
-            origin: Instant::now(),
-            set: Cell::default(),
+            set: Cell::new((0, by_system())),
         }
     }
 
@@ -97,39 +92,23 @@ impl Clock {
     #[inline]
     pub(crate) fn now(&self) -> Moment {
         let Some(counter) = &self.counter else {
-            return self.at(self.by_system());
+            return by_system();
         };
-        let (count, nanos) = self.set.get();
+        let (count, at) = self.set.get();
         let now = counter.raw();
         let since = counter.delta_as_nanos(count, now);
         if since < SET_EVERY {
-            return self.at(nanos + since);
+            return Moment(at.0 + since);
         }
-        let nanos = self.by_system();
-        self.set.set((now, nanos));
-        self.at(nanos)
+        let at = by_system();
+        self.set.set((now, at));
+        at
     }
+}
 
-    /// A moment that another clock has told.
-    pub(crate) fn moment(&self, at: Instant) -> Moment {
-        self.at(self.nanos(at))
-    }
-
-    fn at(&self, nanos: u64) -> Moment {
-        Moment {
-            origin: self.origin,
-            nanos,
-        }
-    }
-
-    #[cold]
-    fn by_system(&self) -> u64 {
-        self.nanos(Instant::now())
-    }
-
-    fn nanos(&self, at: Instant) -> u64 {
-        nanos(at.saturating_duration_since(self.origin))
-    }
+#[cold]
+fn by_system() -> Moment {
+    Instant::now().into()
 }
 
 #[cfg(test)]
@@ -157,19 +136,8 @@ mod tests {
         tokio::time::advance(Duration::from_secs(7)).await;
         assert_eq!(clock.now().since(before), Duration::from_secs(7));
         assert_eq!(Instant::from(clock.now()), Instant::now());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn moments_of_two_clocks_are_compared_by_the_systems() {
-        let first = Clock::tokio();
-        tokio::time::advance(Duration::from_secs(1)).await;
-        let second = Clock::tokio();
-        let before = first.now();
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(second.now().since(before), Duration::from_secs(2));
-        assert_eq!(before.since(second.now()), Duration::ZERO);
-        let now = Moment::from(Instant::now());
-        assert_eq!(now.since(before), Duration::from_secs(2));
-        assert_eq!(first.moment(now.into()).since(before), Duration::from_secs(2));
+        let later = Instant::now() + Duration::from_secs(2);
+        assert_eq!(Moment::from(later).since(clock.now()), Duration::from_secs(2));
+        assert_eq!(clock.now().since(later.into()), Duration::ZERO);
     }
 }

@@ -103,7 +103,7 @@ impl<'a, C: Routed> Drive<'a, C> {
             worker,
             route,
             questioner: Questioner::new::<C>(worker, modules, asker, deadline),
-            deadline: worker.moment(deadline),
+            deadline: deadline.into(),
         }
     }
 

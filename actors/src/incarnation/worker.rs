@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor as _, Addr};
-use tokio::time::Instant;
 
 use super::{Incarnation, Place};
 use crate::admission::{Ledger, Permit, Reclaim};
@@ -97,12 +96,6 @@ impl Worker {
     #[inline]
     pub fn now(&self) -> Moment {
         self.clock.now()
-    }
-
-    /// A moment that another clock has told.
-    #[must_use]
-    pub fn moment(&self, at: Instant) -> Moment {
-        self.clock.moment(at)
     }
 
     /// The part of a module, begun anew with each incarnation.
