@@ -7,6 +7,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::failure::ModuleError;
 use crate::registration::{LocalFuture, RegistrationError};
 
@@ -26,13 +28,22 @@ pub enum KeyPart {
 
 /// The arguments of a cached function that tell its results apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CacheKey(Box<[KeyPart]>);
+pub struct CacheKey(SmallVec<[KeyPart; FEW]>);
+
+/// So many parts need no allocation: most functions have no more arguments.
+const FEW: usize = 2;
 
 impl CacheKey {
     /// The parts, in the order of the arguments.
     #[must_use]
     pub fn parts(&self) -> &[KeyPart] {
         &self.0
+    }
+}
+
+impl FromIterator<KeyPart> for CacheKey {
+    fn from_iter<T: IntoIterator<Item = KeyPart>>(parts: T) -> Self {
+        Self(parts.into_iter().collect())
     }
 }
 
@@ -67,8 +78,8 @@ macro_rules! key_parts {
         impl CacheArgs for $type {
             const COUNT: usize = 1;
 
-            fn key_parts(&self) -> Vec<KeyPart> {
-                vec![self.key_part()]
+            fn key(&self) -> CacheKey {
+                CacheKey(smallvec![self.key_part()])
             }
         }
     )+};
@@ -98,8 +109,8 @@ pub trait CacheArgs {
     /// How many arguments there are.
     const COUNT: usize;
 
-    /// All arguments as parts of a key.
-    fn key_parts(&self) -> Vec<KeyPart>;
+    /// All arguments as a key.
+    fn key(&self) -> CacheKey;
 }
 
 macro_rules! cache_args {
@@ -107,8 +118,8 @@ macro_rules! cache_args {
         impl<$($name: AsKeyPart),+> CacheArgs for ($($name,)+) {
             const COUNT: usize = [$($index),+].len();
 
-            fn key_parts(&self) -> Vec<KeyPart> {
-                vec![$(self.$index.key_part()),+]
+            fn key(&self) -> CacheKey {
+                CacheKey(smallvec![$(self.$index.key_part()),+])
             }
         }
     )+};
@@ -193,18 +204,16 @@ impl CacheOptions {
     }
 
     /// Which of a call's arguments form the key.
-    fn key(&self, parts: Vec<KeyPart>) -> CacheKey {
+    fn key(&self, all: CacheKey) -> CacheKey {
         if self.num_args.is_none() && self.uncached_args.is_empty() {
-            return CacheKey(parts.into());
+            return all;
         }
-        let count = self.num_args.unwrap_or(parts.len());
-        let parts = parts.into_iter().take(count).enumerate();
-        CacheKey(
-            parts
-                .filter(|(position, _)| !self.uncached_args.contains(position))
-                .map(|(_, part)| part)
-                .collect(),
-        )
+        let count = self.num_args.unwrap_or(all.0.len());
+        let parts = all.0.into_iter().take(count).enumerate();
+        parts
+            .filter(|(position, _)| !self.uncached_args.contains(position))
+            .map(|(_, part)| part)
+            .collect()
     }
 }
 
@@ -259,7 +268,7 @@ impl<A: CacheArgs + Send + 'static, V: Send + Sync + 'static> Cached<A, V> {
     /// # Cancellation
     /// The computation goes on without the caller.
     pub async fn get(&self, args: A) -> Result<Arc<V>, ModuleError> {
-        let key = self.options.key(args.key_parts());
+        let key = self.options.key(args.key());
         // Most results are there, and those need no computation to be made ready.
         let value = match self.store.get(&key) {
             Some(value) => value,
@@ -280,7 +289,7 @@ impl<A: CacheArgs + Send + 'static, V: Send + Sync + 'static> Cached<A, V> {
                 found: K::COUNT,
             });
         }
-        self.store.invalidate(&CacheKey(key.key_parts().into()));
+        self.store.invalidate(&key.key());
         Ok(())
     }
 
@@ -317,25 +326,16 @@ mod tests {
 
     #[test]
     fn keys_tell_types_apart() {
-        assert_ne!(("1",).key_parts(), (1_i64,).key_parts());
-        assert_ne!(
-            (Some("x"), None::<String>).key_parts(),
-            (None::<String>, Some("x")).key_parts()
-        );
-        assert_eq!("x".key_parts(), (String::from("x"),).key_parts());
+        assert_ne!(("1",).key(), (1_i64,).key());
+        assert_ne!((Some("x"), None::<String>).key(), (None::<String>, Some("x")).key());
+        assert_eq!("x".key(), (String::from("x"),).key());
     }
 
     #[test]
     fn uncached_arguments_are_not_in_the_key() {
-        let parts = || ("a", 1_i64, true).key_parts();
-        assert_eq!(
-            CacheOptions::new().num_args(2).key(parts()).parts(),
-            ("a", 1_i64).key_parts()
-        );
-        assert_eq!(
-            CacheOptions::new().uncached_arg(1).key(parts()).parts(),
-            ("a", true).key_parts()
-        );
+        let parts = || ("a", 1_i64, true).key();
+        assert_eq!(CacheOptions::new().num_args(2).key(parts()), ("a", 1_i64).key());
+        assert_eq!(CacheOptions::new().uncached_arg(1).key(parts()), ("a", true).key());
         for bad in [
             CacheOptions::new().num_args(1).uncached_arg(0),
             CacheOptions::new().num_args(4),

@@ -296,6 +296,53 @@ mod tests {
     }
 
     #[actix::test]
+    async fn what_begins_here_is_done_at_once_or_goes_on_in_a_task() {
+        let turns = turns();
+        assert!(
+            turns.begin_here(|| Box::pin(async { 1 })).is_none(),
+            "it is not open yet"
+        );
+        turns.open();
+        let done = turns.begin_here(|| Box::pin(async { 1 }));
+        assert!(matches!(done, Some(BegunHere::Done(1))));
+        let waits = turns.begin_here(|| Box::pin(async { actix::spawn(async { 2 }).await.unwrap() }));
+        let Some(BegunHere::Waits(finished)) = waits else {
+            panic!("it waits for its task");
+        };
+        assert_eq!(finished.await, Ok(2));
+        let lost = turns.begin_here::<()>(|| Box::pin(async { panic!("a defect") }));
+        assert!(matches!(lost, Some(BegunHere::Lost)));
+        while turns.left.get() > 0 {
+            assert!(turns.begin_here(|| Box::pin(async {})).is_some());
+        }
+        assert!(turns.begin_here(|| Box::pin(async {})).is_none(), "the row is over");
+        while turns.left.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(turns.begin_here(|| Box::pin(async {})).is_some());
+    }
+
+    #[actix::test]
+    async fn what_began_here_ends_with_the_dispatcher() {
+        let turns = turns();
+        turns.open();
+        let (held, own) = (Rc::new(()), Rc::clone(&turns));
+        let holds = Rc::clone(&held);
+        let waits = turns.begin_here(|| {
+            Box::pin(async move {
+                std::future::pending::<()>().await;
+                drop((holds, own));
+            })
+        });
+        turns.close();
+        let Some(BegunHere::Waits(finished)) = waits else {
+            panic!("it waits for ever");
+        };
+        assert!(finished.await.is_err());
+        assert_eq!((Rc::strong_count(&held), Rc::strong_count(&turns)), (1, 1));
+    }
+
+    #[actix::test]
     async fn a_job_that_panics_is_lost_and_nothing_else() {
         let turns = turns();
         let lost = turns.begin(Box::pin(async { panic!("a defect") }));

@@ -6,13 +6,14 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, web};
 use ganglion_dispatcher::AskError;
 use serde_json::{Value, json};
 
 use super::Surface;
 use super::body::read_object;
-use super::callbacks::{args_error, ask_detached};
+use super::callbacks::{args_error, ask_detached, name};
 use super::context::context;
 use super::error::{HttpError, matrix_body, nothing_here, use_post};
 
@@ -38,22 +39,18 @@ const CALLBACKS: [&str; 11] = [
 const MAX_WARNED: usize = 64;
 
 pub(super) fn mount(config: &mut web::ServiceConfig) {
-    let wrong_method = web::to(async || use_post().await.to_text());
-    let callback = web::resource("/{callback}")
-        .route(web::post().to(ask))
-        .default_service(wrong_method);
-    // A slash too many in the client's URL must not deny everything.
-    let nothing_here = web::to(async || nothing_here().await.to_text());
-    config.service(web::scope(SCOPE).service(callback).default_service(nothing_here));
+    config.service(web::scope(SCOPE).default_service(web::to(ask)));
 }
 
-async fn ask(
-    callback: web::Path<String>,
-    request: HttpRequest,
-    payload: web::Payload,
-    surface: web::Data<Surface>,
-) -> HttpResponse {
-    let answered = match callback.as_str() {
+async fn ask(request: HttpRequest, payload: web::Payload, surface: web::Data<Surface>) -> HttpResponse {
+    let Some(callback) = name(&request) else {
+        // In text: a slash too many in the client's URL must not deny everything.
+        return nothing_here().await.to_text();
+    };
+    if request.method() != Method::POST {
+        return use_post().await.to_text();
+    }
+    let answered = match callback {
         "ping" => ping(payload, &surface).await,
         name if CALLBACKS.contains(&name) => decide(name, &request, payload, &surface).await,
         name => {

@@ -30,23 +30,31 @@ pub(super) async fn read(payload: web::Payload, limit: usize) -> Result<Bytes, H
 }
 
 async fn gather(mut payload: web::Payload, limit: usize) -> Result<Bytes, HttpError> {
-    let mut body = BytesMut::new();
+    // Most bodies come in one piece, which need not be copied.
+    let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| HttpError::bad_request("M_UNKNOWN", "the body did not arrive whole"))?;
-        if body.len() + chunk.len() > limit {
+        if first.len().max(whole.len()) + chunk.len() > limit {
             let error = format!("the body is larger than {limit} bytes");
             return Err(HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", error));
         }
-        body.extend_from_slice(&chunk);
+        if first.is_empty() {
+            first = chunk;
+            continue;
+        }
+        if whole.is_empty() {
+            whole.extend_from_slice(&first);
+        }
+        whole.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
 /// Reads a body that is a JSON object, whatever its Content-Type says.
 pub(super) async fn read_object(payload: web::Payload, limit: usize) -> Result<Value, HttpError> {
     let body = read(payload, limit).await?;
     let not_json = |error| HttpError::bad_request("M_NOT_JSON", format!("the body is not JSON: {error}"));
-    if nesting(&body) > MAX_NESTING {
+    if brackets(&body) > MAX_NESTING && nesting(&body) > MAX_NESTING {
         return Err(HttpError::bad_request("M_BAD_JSON", "the body is nested too deeply"));
     }
     // serde_json's own limit is that of a bare event in Synapse; an event inside of args lies deeper, and one that was
@@ -63,6 +71,12 @@ pub(super) async fn read_object(payload: web::Payload, limit: usize) -> Result<V
             "the body is JSON, but not an object",
         ))
     }
+}
+
+/// How many brackets open, those in strings too: no body is nested more deeply, and most have so few that nobody need look
+/// closer.
+fn brackets(json: &[u8]) -> usize {
+    json.iter().filter(|byte| matches!(byte, b'[' | b'{')).count()
 }
 
 /// How deeply brackets outside of strings are nested.
@@ -92,5 +106,6 @@ mod tests {
     fn brackets_in_strings_nest_nothing() {
         assert_eq!(nesting(br#"{"a": ["[[", "\"[{", {}], "b": []}"#), 3);
         assert_eq!(nesting(b"]]]["), 1);
+        assert_eq!(brackets(br#"{"a": ["[[", "\"[{", {}], "b": []}"#), 8);
     }
 }

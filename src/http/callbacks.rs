@@ -1,5 +1,6 @@
 //! `POST /_ganglion/v1/callbacks/{callback}`: arguments in, a decision out.
 
+use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, web};
 use ganglion_api::{JsonError, reference};
 use ganglion_dispatcher::{AskContext, AskError, JsonDecision};
@@ -9,30 +10,42 @@ use super::Surface;
 use super::body::read_object;
 use super::context::context;
 use super::detached;
-use super::error::{HttpError, use_post};
+use super::error::{HttpError, nothing_here, use_post};
 use crate::config::near;
 
 pub(super) fn mount(config: &mut web::ServiceConfig) {
-    let callback = web::resource("/_ganglion/v1/callbacks/{callback}");
-    config.service(callback.route(web::post().to(ask)).default_service(web::to(use_post)));
+    let callbacks = web::scope("/_ganglion/v1/callbacks");
+    config.service(callbacks.default_service(web::to(ask)));
 }
 
 async fn ask(
-    callback: web::Path<String>,
     request: HttpRequest,
     payload: web::Payload,
     surface: web::Data<Surface>,
 ) -> Result<HttpResponse, HttpError> {
-    if ganglion_api::spec(&callback).is_none() {
-        return Err(unknown(&callback));
+    let Some(callback) = name(&request) else {
+        return Err(nothing_here().await);
+    };
+    if request.method() != Method::POST {
+        return Err(use_post().await);
+    }
+    if ganglion_api::spec(callback).is_none() {
+        return Err(unknown(callback));
     }
     let context = context(&request)?;
     let args = read_object(payload, surface.max_body).await?;
-    match ask_detached(&surface, context, &callback, args).await {
+    match ask_detached(&surface, context, callback, args).await {
         Ok(decision) => Ok(HttpResponse::Ok().json(decision)),
         Err(AskError::Args(error)) => Err(args_error(&error)),
-        Err(_) => Err(unknown(&callback)),
+        Err(_) => Err(unknown(callback)),
     }
+}
+
+/// The callback that the path names below its scope. A pattern in the scope would do the same with a regular expression, which
+/// took an eighth of the time of a request.
+pub(super) fn name(request: &HttpRequest) -> Option<&str> {
+    let name = request.match_info().unprocessed().strip_prefix('/')?;
+    (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
 /// Asks in a task of its own: a client that goes away does not take the question with it.

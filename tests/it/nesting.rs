@@ -517,3 +517,65 @@ fn log() -> &'static Mutex<Vec<String>> {
     let _ = tracing::subscriber::set_global_default(Keep);
     &LOG
 }
+
+/// Asked whether a user may publish a room, it lets the homeserver ask whether they may create one; asked that, it denies, but
+/// says so in a task of its own.
+struct BeginsTasks {
+    api: ModuleApi<Self>,
+}
+
+impl Module for BeginsTasks {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        let publish = async |module: &Self, _: &UserMayPublishRoom| {
+            let homeserver = module.api.homeserver();
+            let answer = homeserver.call("create_room", json!({"n": 0})).await?;
+            let denied = answer["outcome"]["verdict"] == "deny";
+            Ok(if denied {
+                Verdict::Deny(Denial::forbidden())
+            } else {
+                Verdict::Pass
+            })
+        };
+        let create = async |_: &Self, _: &UserMayCreateRoom| {
+            let task = actix_web::rt::spawn(async { Verdict::Deny(Denial::forbidden()) });
+            Ok(task.await?)
+        };
+        let callbacks = SpamCheckerCallbacks::new()
+            .user_may_publish_room(publish)
+            .user_may_create_room(create);
+        api.register_spam_checker_callbacks(callbacks)?;
+        Ok(Self { api: api.clone() })
+    }
+}
+
+#[test]
+fn a_module_may_begin_tasks_whoever_asks_it() {
+    for (tier, way) in TIERS
+        .iter()
+        .flat_map(|tier| [(tier, Way::SameTask), (tier, Way::Forgotten)])
+    {
+        let modules = json!([{"module": "test.BeginsTasks", "id": "m", "tier": tier}]);
+        let config = config_with(
+            &with_modules(&modules.to_string()),
+            &registry().with::<BeginsTasks>("test.BeginsTasks"),
+        );
+        let runtime = runtime();
+        let ganglion = start(&runtime, &config, move |ganglion, _, arguments| {
+            Box::pin(async move {
+                let ask = async move || json!(ganglion.ask(create(arguments["n"].as_i64().unwrap())).await.into_json());
+                Ok(match way {
+                    // On the worker's thread, in a task that its runtime polls and not actix.
+                    Way::Forgotten => tokio::spawn(async move { ask().await }).await.unwrap(),
+                    _ => ask().await,
+                })
+            })
+        });
+        let room = RoomId::parse("!r:example.com").unwrap();
+        let publish = UserMayPublishRoom::new(UserId::parse("@bob:example.com").unwrap(), room);
+        let decision = json!(runtime.block_on(ganglion.ask(publish)).into_json());
+        assert_eq!(decision["outcome"]["verdict"], "deny", "{tier} {way:?}: {decision}");
+        ganglion.shutdown();
+    }
+}

@@ -21,7 +21,9 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let mut doc = workspace.cargo(&["doc", "--workspace", "--no-deps", "--all-features"]);
     command::run(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
     // Not nextest, which runs no doctests.
-    cargo(&["test", "--workspace", "--all-features"])?;
+    let mut test = workspace.cargo(&["test", "--workspace", "--all-features"]);
+    // Modules panic on purpose. To print where would hold their threads for longer than the watchdog waits.
+    command::run(test.env("RUST_BACKTRACE", "0"))?;
     cost::check(workspace)?;
     // The expectations of the combine rules are Synapse's, not ours.
     let combine = ["tests/synapse/combine.py", "--check", "tests/golden/combine.json"];
