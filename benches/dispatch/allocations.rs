@@ -26,7 +26,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const CHAINS: [u64; 2] = [500, 200];
 
 /// How often they are counted. The least counts: whatever else goes on in the process can only add to it.
-const TIMES: usize = 3;
+const TIMES: usize = 7;
 
 /// Less than that a chain is the watchdog's, or a vector's that grows once in a while.
 const NONE: f64 = 0.05;
