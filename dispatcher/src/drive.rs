@@ -123,13 +123,12 @@ impl<'a, C: Routed> Drive<'a, C> {
                 Stop::Waits(question, wait) => {
                     let chain = SharedChain::new(chain);
                     waits(&chain);
-                    // Apart, so that a chain of modules that answer at once is a small future.
-                    now = Box::pin(self.wait(&chain, question, wait, &args)).await;
+                    now = self.wait(&chain, question, wait, &args).await;
                     break chain;
                 }
             }
         };
-        Box::pin(self.run(&chain, 0, now)).await;
+        self.run(&chain, 0, now).await;
         Decided::Later(chain)
     }
 
@@ -141,7 +140,7 @@ impl<'a, C: Routed> Drive<'a, C> {
                 Stop::Over => return,
                 Stop::Rewritten(at) => now = at,
                 Stop::Waits(question, wait) => {
-                    now = Box::pin(self.wait(chain, question, wait, &args)).await;
+                    now = self.wait(chain, question, wait, &args).await;
                 }
             }
         }
@@ -160,7 +159,8 @@ impl<'a, C: Routed> Drive<'a, C> {
                 let course = Arc::new(waiting.course());
                 // If the chain has gone on without it, its answer will not count; the module ends all the same.
                 let _ = chain.lock().begin(question, &course);
-                let (result, at) = waiting.answer(&self.questioner, &course).await;
+                // Apart, so that a chain of modules that answer at once is a small future.
+                let (result, at) = Box::pin(waiting.answer(&self.questioner, &course)).await;
                 chain.lock().answer(question, result, at.into());
                 at
             }
@@ -176,9 +176,8 @@ impl<'a, C: Routed> Drive<'a, C> {
                 };
                 let (subscriber, args) = (Arc::clone(subscriber), Arc::clone(args));
                 let asker = self.questioner.asker().clone();
-                incarnation
-                    .call(self.worker, subscriber, args, budget, asker, asking)
-                    .await;
+                let call = incarnation.call(self.worker, subscriber, args, budget, asker, asking);
+                Box::pin(call).await;
                 self.worker.now()
             }
         }

@@ -158,6 +158,9 @@ impl DispatchHandle {
     ///
     /// Asked from a module's code, the question is below that call: see [`AskContext`].
     ///
+    /// On the thread of a worker that has nothing else to do, modules are asked right in this future's poll, as long as they need
+    /// not wait; from everywhere else, and as soon as one waits, a worker asks them.
+    ///
     /// There is always a decision: a module that gives no answer meets its failure policy. The deadline holds on the
     /// caller's side, so it holds even if a module blocks its worker.
     ///
@@ -228,11 +231,11 @@ impl DispatchHandle {
                 let chain = Chain::new(Arc::clone(&route), args);
                 let drive = Drive::new(&worker, route, asker, deadline);
                 drive
-                    .decide(chain, worker.now(), |chain| turns.leave(chain.clone()))
+                    .decide(chain, worker.now(), |chain| turns.hand(chain.clone()))
                     .await
             })
         });
-        let left = turns.left();
+        let handed = turns.handed();
         Some(match begun? {
             BegunHere::Done(Decided::AtOnce(decision)) => AskedHere::Decided(decision.unwrap_or_else(undecided)),
             BegunHere::Done(Decided::Later(chain)) => AskedHere::Decided(conclude(&chain, deadline)),
@@ -241,9 +244,9 @@ impl DispatchHandle {
                 let worker = workers
                     .iter()
                     .find(|worker| Arc::ptr_eq(&worker.intake, turns.intake()));
-                match left {
+                match handed {
                     Some(chain) => AskedHere::Waits(chain, finished, worker.cloned()),
-                    // What waits has always left its chain.
+                    // What waits has always handed its chain over.
                     None => AskedHere::Decided(undecided()),
                 }
             }

@@ -106,8 +106,8 @@ pub(crate) struct Turns {
     /// The tasks of what began without a message.
     tasks: RefCell<Weak<LocalSet>>,
     closed: CancellationToken,
-    /// What something that began here left for who began it.
-    left_here: Cell<Option<Box<dyn Any>>>,
+    /// What something that began here has handed to who began it.
+    handed: Cell<Option<Box<dyn Any>>>,
 }
 
 impl Turns {
@@ -119,7 +119,7 @@ impl Turns {
             owed: Cell::new(0),
             tasks: RefCell::default(),
             closed: CancellationToken::new(),
-            left_here: Cell::default(),
+            handed: Cell::default(),
         })
     }
 
@@ -174,13 +174,13 @@ impl Turns {
     }
 
     /// Lets who began it [here](Self::begin_here) have something of what waits now.
-    pub(crate) fn leave(&self, what: impl Any) {
-        self.left_here.set(Some(Box::new(what)));
+    pub(crate) fn hand(&self, what: impl Any) {
+        self.handed.set(Some(Box::new(what)));
     }
 
-    /// What was [left](Self::leave).
-    pub(crate) fn left<T: Any>(&self) -> Option<T> {
-        let what = self.left_here.take()?.downcast().ok()?;
+    /// What was [handed](Self::hand) over.
+    pub(crate) fn handed<T: Any>(&self) -> Option<T> {
+        let what = self.handed.take()?.downcast().ok()?;
         Some(*what)
     }
 
