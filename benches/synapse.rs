@@ -87,7 +87,8 @@ fn main() -> ExitCode {
         let what = format!("a chain of five, {name}");
         group.compare(Comparison::faster(
             &what,
-            Goal::AtLeast(200.0),
+            // Between threads nearly all of the time is the system's, which wakes one and then the other.
+            (*name != FROM_AFAR).then_some(Goal::AtLeast(200.0)),
             series,
             ("Synapse", &theirs),
         ));
@@ -116,6 +117,9 @@ fn ask_synapse(python: &Path, seconds: f64) -> Result<Found, Box<dyn std::error:
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
+/// The way that is not in process in Synapse's sense: its callbacks run on the thread that asks.
+const FROM_AFAR: &str = "actor, `ask` from another thread";
+
 /// The ways to ask ours.
 fn ways([inline, actor]: &[Host; 2]) -> Vec<Way> {
     let way = |name, driver| Way {
@@ -131,7 +135,7 @@ fn ways([inline, actor]: &[Host; 2]) -> Vec<Way> {
         way("inline, `ask_on`", ask_on(inline)),
         way("actor, `ask_on`", ask_on(actor)),
         way("actor, `ask` on the worker", ask(actor, actor.threads()[0].arbiter())),
-        way("actor, `ask` from another thread", from_afar),
+        way(FROM_AFAR, from_afar),
     ]
 }
 

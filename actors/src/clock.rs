@@ -97,7 +97,8 @@ impl Clock {
         let (count, at) = self.set.get();
         let now = counter.raw();
         let since = counter.delta_as_nanos(count, now);
-        if since < SET_EVERY {
+        // A counter that went back, as after a suspend, tells nothing.
+        if now >= count && since < SET_EVERY {
             return Moment(at.0 + since);
         }
         let at = by_system();

@@ -150,12 +150,12 @@ impl Comparison {
 
     /// Tells how many times faster ours is than the other.
     #[must_use]
-    pub fn faster(what: &str, goal: Goal, ours: &Series, floor: (&str, &Series)) -> Self {
+    pub fn faster(what: &str, goal: Option<Goal>, ours: &Series, floor: (&str, &Series)) -> Self {
         let by = floor.1.over(ours).median();
         Self {
-            goal: format!("{} faster", goal.text()),
+            goal: goal.map_or_else(|| "-".to_owned(), |goal| format!("{} faster", goal.text())),
             ratio: format!("{} faster", ratio(by)),
-            met: Some(goal.is_met(by)),
+            met: goal.map(|goal| goal.is_met(by)),
             ..Self::of(what, None, ours, floor)
         }
     }

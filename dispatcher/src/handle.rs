@@ -162,7 +162,7 @@ impl DispatchHandle {
     /// not wait; from everywhere else, and as soon as one waits, a worker asks them.
     ///
     /// There is always a decision: a module that gives no answer meets its failure policy. The deadline holds on the
-    /// caller's side, so it holds even if a module blocks its worker.
+    /// caller's side, so it holds even if a module blocks its worker, but for callers on that worker's own thread.
     ///
     /// # Cancellation
     /// Dropping the future withdraws a call that no worker has begun; one that was begun runs to its end or its
@@ -263,7 +263,7 @@ impl DispatchHandle {
         deadline: Instant,
     ) -> ControlFlow<()> {
         let Some(worker) = worker else {
-            // It was given up, and has come back: it goes on, and nobody else may.
+            // Another is about to take its place, or has: it goes on, and nobody else may.
             let _ = timeout_at(deadline, finished).await;
             return ControlFlow::Break(());
         };

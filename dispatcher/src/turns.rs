@@ -106,6 +106,8 @@ pub(crate) struct Turns {
     /// The tasks of what began without a message.
     tasks: RefCell<Weak<LocalSet>>,
     closed: CancellationToken,
+    /// Something is being begun here.
+    begins: Cell<bool>,
     /// What something that began here has handed to who began it.
     handed: Cell<Option<Box<dyn Any>>>,
 }
@@ -119,6 +121,7 @@ impl Turns {
             owed: Cell::new(0),
             tasks: RefCell::default(),
             closed: CancellationToken::new(),
+            begins: Cell::new(false),
             handed: Cell::default(),
         })
     }
@@ -144,7 +147,7 @@ impl Turns {
             let mut here = here.iter().filter_map(Weak::upgrade);
             here.find(|turns| turns.intake.counts_in(refused))
         });
-        let is_free = |turns: &Rc<Self>| turns.intake.load() == 0 && turns.worker.is_free();
+        let is_free = |turns: &Rc<Self>| turns.intake.load() == 0 && turns.worker.is_free() && !turns.begins.get();
         here.ok().flatten().filter(is_free)
     }
 
@@ -157,7 +160,10 @@ impl Turns {
         let tasks = self.tasks.borrow().upgrade()?;
         let inside = tasks.enter();
         let mut work = self.take().then(work)?;
-        let begun = match first_poll(&mut work) {
+        self.begins.set(true);
+        let polled = first_poll(&mut work);
+        self.begins.set(false);
+        let begun = match polled {
             Some(Poll::Ready(done)) => BegunHere::Done(done),
             Some(Poll::Pending) => {
                 let (done, finished) = oneshot::channel();
@@ -254,9 +260,13 @@ mod tests {
     use super::*;
 
     fn turns() -> Rc<Turns> {
+        turns_of(&Arc::default())
+    }
+
+    fn turns_of(refused: &Arc<AtomicU64>) -> Rc<Turns> {
         let workers = ganglion_actors::WorkerThreads::current();
         let (_, thread) = workers.workers().remove(0);
-        Turns::new(Rc::new(Worker::new(thread)), Arc::new(Intake::new(Arc::default())))
+        Turns::new(Rc::new(Worker::new(thread)), Arc::new(Intake::new(Arc::clone(refused))))
     }
 
     #[actix::test]
@@ -320,6 +330,19 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(turns.begin_here(|| Box::pin(async {})).is_some());
+    }
+
+    #[actix::test]
+    async fn nothing_begins_here_while_something_else_does() {
+        let refused = Arc::default();
+        let turns = turns_of(&refused);
+        assert!(Turns::here(&refused).is_none(), "it is not open yet");
+        turns.open();
+        assert!(Turns::here(&refused).is_some() && Turns::here(&Arc::default()).is_none());
+        let asked = Arc::clone(&refused);
+        let inside = turns.begin_here(|| Box::pin(async move { Turns::here(&asked).is_some() }));
+        assert!(matches!(inside, Some(BegunHere::Done(false))));
+        assert!(Turns::here(&refused).is_some());
     }
 
     #[actix::test]

@@ -3,6 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
+use bytes::Bytes;
 use ganglion_api::{FailureKind, WebRequest, WebResponse, add_cors_headers};
 
 use super::Surface;
@@ -39,7 +40,8 @@ async fn respond(request: &HttpRequest, payload: web::Payload, surface: &Surface
     let dispatch = surface.ganglion.dispatch();
     let nothing = || HttpError::unrecognized("nothing is here");
     dispatch.resources().find(request.path()).ok_or_else(nothing)?;
-    let body = read(payload, surface.max_body).await?;
+    // A module may keep it, and with a piece of the connection's buffer all of that.
+    let body = Bytes::copy_from_slice(&read(payload, surface.max_body).await?);
     // Looked up again: a body may take its time, and the module may have been made anew meanwhile.
     let resources = dispatch.resources();
     let mounted = resources.find(request.path()).ok_or_else(nothing)?;

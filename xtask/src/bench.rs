@@ -180,6 +180,8 @@ impl Run<'_> {
         let mut cargo = self
             .workspace
             .cargo(&["bench", "--quiet", "--package", PACKAGE, "--bench", name, "--"]);
+        // To print where a module panics on purpose takes longer than anything that is measured.
+        cargo.env("RUST_BACKTRACE", "0");
         if self.quick {
             cargo.arg("--quick");
         }

@@ -126,12 +126,13 @@ impl Incarnation {
         };
         let gating = CallClass::of(C::SPEC.combine) == CallClass::Gating;
         let taken = module.take_at_once(gating)?;
+        let toll = Toll { module, taken };
         Some(Entry {
             incarnation: self,
             worker,
             part: worker.part(self),
             pass,
-            toll: Toll { module, taken },
+            toll,
         })
     }
 }
