@@ -39,6 +39,6 @@ impl Budget {
     /// Its end.
     #[must_use]
     pub fn until(&self) -> Instant {
-        Instant::from(self.now) + self.time()
+        self.now.after(self.nanos).into()
     }
 }

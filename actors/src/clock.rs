@@ -36,6 +36,13 @@ impl Moment {
     pub fn nanos_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
+
+    /// So many nanoseconds later.
+    #[inline]
+    #[must_use]
+    pub fn after(self, nanos: u64) -> Self {
+        Self(self.0.saturating_add(nanos))
+    }
 }
 
 impl From<Moment> for Instant {

@@ -208,8 +208,7 @@ impl Whose {
 pub(crate) struct Frame {
     whose: Whose,
     pub(crate) operation: Operation,
-    /// When its budget began, and how many nanoseconds it has.
-    budget: Cell<(Moment, u64)>,
+    until: Cell<Moment>,
     pub(crate) asker: Asker,
     permit: RefCell<Kept>,
     /// The permit that the thread's visit has, for this poll alone: whether it is for a gating call.
@@ -221,7 +220,7 @@ impl Frame {
         Self {
             whose: Whose::Module(module.clone()),
             operation,
-            budget: Cell::new((until.into(), 0)),
+            until: Cell::new(until.into()),
             asker,
             permit: RefCell::new(Kept::Unlent(permit)),
             at_once: Cell::new(None),
@@ -239,7 +238,7 @@ impl Frame {
         Self {
             whose: Whose::At(modules, Cell::new(0), parts),
             operation,
-            budget: Cell::new((deadline.into(), 0)),
+            until: Cell::new(deadline.into()),
             asker,
             permit: RefCell::default(),
             at_once: Cell::new(None),
@@ -252,13 +251,8 @@ impl Frame {
         if let Whose::At(_, position, _) = &self.whose {
             position.set(at);
         }
-        self.budget.set((budget.now, budget.nanos));
+        self.until.set(budget.now.after(budget.nanos));
         self.at_once.set(at_once);
-    }
-
-    fn until(&self) -> Instant {
-        let (begun, nanos) = self.budget.get();
-        Instant::from(begun) + Duration::from_nanos(nanos)
     }
 
     /// Its call has ended: nobody needs the permit any more.
@@ -295,7 +289,7 @@ impl Frame {
         self.goes_on();
         let lendable = self.permit.borrow_mut().lendable();
         Lineage {
-            until: Some(self.until()),
+            until: Some(self.until.get().into()),
             call: Arc::new(Ancestor {
                 module: self.whose.module().clone(),
                 operation: self.operation,
@@ -474,7 +468,7 @@ impl Drop for Waiting<'_> {
 /// How much of its budget the current call of a module has left; `None` outside of one.
 pub(crate) fn remaining() -> Option<Duration> {
     let until = HERE.try_with(|here| match &*here.borrow() {
-        Some(Here::Call(frame)) => Some(frame.until()),
+        Some(Here::Call(frame)) => Some(frame.until.get().into()),
         Some(Here::Below(lineage)) => lineage.until,
         None => None,
     });

@@ -10,7 +10,7 @@ use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest, WebResourc
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::drive::Leg;
+use crate::drive::Drive;
 use crate::fold::Routed;
 use crate::intake::{Intake, Job, Loaded, Next};
 use crate::shared_chain::SharedChain;
@@ -35,15 +35,11 @@ impl<C: Routed> Job for Dispatch<C> {
             asker,
             loaded,
         } = self;
-        let leg = Leg {
-            chain,
-            number: leg,
-            deadline,
-            asker,
-        };
         Box::pin(async move {
             drop(loaded);
-            leg.run(&worker).await;
+            let route = Arc::clone(chain.lock().route());
+            let drive = Drive::new(&worker, route, asker, deadline);
+            drive.run(&chain, leg, worker.now()).await;
         })
     }
 

@@ -11,23 +11,6 @@ use crate::fold::Routed;
 use crate::route::{Route, Subscription};
 use crate::shared_chain::{Asked, SharedChain};
 
-/// A chain, or the rest of it, that one worker is to drive.
-pub(crate) struct Leg<C: Routed> {
-    pub(crate) chain: SharedChain<C>,
-    pub(crate) number: u32,
-    pub(crate) deadline: Instant,
-    pub(crate) asker: Asker,
-}
-
-impl<C: Routed> Leg<C> {
-    /// Drives it on the worker that this is.
-    pub(crate) async fn run(self, worker: &Worker) {
-        let route = Arc::clone(self.chain.lock().route());
-        let drive = Drive::new(worker, route, self.asker, self.deadline);
-        drive.run(&self.chain, self.number, worker.now()).await;
-    }
-}
-
 /// A chain while modules are asked that answer at once.
 enum Seat<'a, C: Routed> {
     /// Nobody else knows it.

@@ -15,8 +15,8 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 use ganglion_actors::{
-    Asker, CacheService, CallClass, Caller, Lineage, ModuleHandle, ModuleState, ModuleThread, TooDeep, Worker,
-    WorkerIndex, WorkerListener,
+    Asker, CacheService, CallClass, Caller, ModuleHandle, ModuleState, ModuleThread, TooDeep, Worker, WorkerIndex,
+    WorkerListener,
 };
 use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest};
 use serde::Serialize;
@@ -197,7 +197,7 @@ impl DispatchHandle {
     async fn ask_route<C: Routed>(&self, route: Arc<Route<C>>, context: AskContext, args: Arc<C>) -> Decision<C> {
         let now = Turns::here(&self.shared.workers.refused).map(|turns| turns.worker().now());
         let (asker, deadline) = context.begin(now.map_or_else(Instant::now, Into::into), self.shared.deadline);
-        if self.is_too_deep(&asker, C::SPEC.name) {
+        if self.refused(&asker, C::SPEC.name).is_some() {
             return undecided();
         }
         let chain = match self.ask_here(&route, &args, &asker, deadline) {
@@ -237,8 +237,7 @@ impl DispatchHandle {
         });
         let handed = turns.handed();
         Some(match begun? {
-            BegunHere::Done(Decided::AtOnce(decision)) => AskedHere::Decided(decision.unwrap_or_else(undecided)),
-            BegunHere::Done(Decided::Later(chain)) => AskedHere::Decided(conclude(&chain, deadline)),
+            BegunHere::Done(decided) => AskedHere::Decided(decision(decided, deadline)),
             BegunHere::Waits(finished) => {
                 let workers = self.shared.workers.workers.load();
                 let worker = workers
@@ -286,34 +285,22 @@ impl DispatchHandle {
         };
         let now = worker.now();
         let (asker, deadline) = AskContext::new().begin(now.into(), self.shared.deadline);
-        if self.is_too_deep(&asker, C::SPEC.name) {
+        if self.refused(&asker, C::SPEC.name).is_some() {
             return undecided();
         }
         let drive = Drive::new(worker, Arc::clone(&route), asker, deadline);
-        match drive.decide(Chain::new(route, args), now, |_| ()).await {
-            Decided::AtOnce(decision) => decision.unwrap_or_else(undecided),
-            Decided::Later(chain) => conclude(&chain, deadline),
-        }
+        decision(drive.decide(Chain::new(route, args), now, |_| ()).await, deadline)
     }
 
-    /// The call above, if nothing more may be below it.
-    fn too_deep_below<'a>(&self, asker: &'a Asker) -> Option<&'a Lineage> {
-        let above = asker.above.as_ref();
-        above.filter(|above| above.depth() >= self.shared.max_depth)
-    }
-
-    /// Whether a question would be below too many calls. Then that is counted, and who asks is told.
-    fn is_too_deep(&self, asker: &Asker, operation: &'static str) -> bool {
-        let above = self.too_deep_below(asker);
-        above.map(|above| self.refuse(above, operation)).is_some()
-    }
-
-    fn refuse(&self, above: &Lineage, operation: &'static str) -> TooDeep {
-        let too_deep = above.refuse(operation, self.shared.max_depth);
+    /// Refuses what would be below too many calls; that is counted, and who asks is told.
+    fn refused(&self, asker: &Asker, operation: &'static str) -> Option<TooDeep> {
+        let max = self.shared.max_depth;
+        let above = asker.above.as_ref().filter(|above| above.depth() >= max)?;
+        let too_deep = above.refuse(operation, max);
         let TooDeep { max_depth, cycle } = &too_deep;
         tracing::error!(max_depth, cycle, "callbacks nest too deeply: the last one is an error");
         self.shared.too_deep.fetch_add(1, Ordering::Relaxed);
-        too_deep
+        Some(too_deep)
     }
 
     /// Lets one worker drive the chain. `Continue`: the worker was given up, and another is to go on.
@@ -327,18 +314,6 @@ impl DispatchHandle {
             chain.leg()
         };
         let worker = self.least_loaded();
-        Box::pin(self.send_leg(&worker, asker, chain, leg, deadline)).await
-    }
-
-    /// Sends a leg to its worker, and waits for its end.
-    async fn send_leg<C: Routed>(
-        &self,
-        worker: &DispatchWorker,
-        asker: &Asker,
-        chain: &SharedChain<C>,
-        leg: u32,
-        deadline: Instant,
-    ) -> ControlFlow<()> {
         let dispatch = |loaded| Dispatch {
             chain: chain.clone(),
             leg,
@@ -348,7 +323,7 @@ impl DispatchHandle {
         };
         let whose = (CallClass::of(C::SPEC.combine), asker.caller);
         let sent = worker.intake.send(&worker.dispatcher, whose, dispatch);
-        self.wait_leg(worker, sent, chain, deadline).await
+        Box::pin(self.wait_leg(&worker, sent, chain, deadline)).await
     }
 
     /// Waits for the end of a leg that has begun or was sent.
@@ -365,17 +340,6 @@ impl DispatchHandle {
             Some(ended) => Either::Left(ready(ended)),
             None => Either::Right(sent),
         };
-        self.watch_leg(worker, sent, chain, deadline).await
-    }
-
-    /// Waits for a leg to end.
-    async fn watch_leg<C: Routed>(
-        &self,
-        worker: &DispatchWorker,
-        sent: impl Future<Output = Result<(), MailboxError>>,
-        chain: &SharedChain<C>,
-        deadline: Instant,
-    ) -> ControlFlow<()> {
         match self.wait(worker, sent, deadline, || chain.lock().withdraw()).await {
             LetGo::Done(()) | LetGo::Over => return ControlFlow::Break(()),
             LetGo::Withdrawn => return ControlFlow::Continue(()),
@@ -441,8 +405,7 @@ impl DispatchHandle {
     pub async fn respond(&self, mounted: &MountedResource, request: WebRequest, caller: Caller) -> Served {
         let context = AskContext::new().caller(caller);
         let (asker, deadline) = context.begin(Instant::now(), mounted.module().limits().call_timeout);
-        if let Some(above) = self.too_deep_below(&asker) {
-            let too_deep = self.refuse(above, "web_resource");
+        if let Some(too_deep) = self.refused(&asker, "web_resource") {
             return Err(CallFailure::new(FailureKind::ModuleError, too_deep.to_string()));
         }
         let whose = (CallClass::Asking, asker.caller);
@@ -581,6 +544,14 @@ fn on_its_thread<F: Future + Unpin>(thread: &ModuleThread, mut future: F) -> imp
         Poll::Pending if thread.is_here() => Poll::Pending,
         Poll::Pending => Poll::Ready(None),
     })
+}
+
+/// The decision of a chain that nobody else knew.
+fn decision<C: Routed>(decided: Decided<C>, deadline: Instant) -> Decision<C> {
+    match decided {
+        Decided::AtOnce(decision) => decision.unwrap_or_else(undecided),
+        Decided::Later(chain) => conclude(&chain, deadline),
+    }
 }
 
 /// Takes the decision of a chain, which is concluded from what is known if its worker did not.
