@@ -20,7 +20,7 @@ use ganglion_actors::{
 };
 use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest};
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -196,7 +196,12 @@ impl DispatchHandle {
         (!route.subscriptions().is_empty()).then(|| Arc::clone(route))
     }
 
-    pub(crate) async fn ask_route<C: Routed>(&self, route: Arc<Route<C>>, context: AskContext, args: Arc<C>) -> Decision<C> {
+    pub(crate) async fn ask_route<C: Routed>(
+        &self,
+        route: Arc<Route<C>>,
+        context: AskContext,
+        args: Arc<C>,
+    ) -> Decision<C> {
         let now = Turns::here(&self.shared.workers.refused).map(|turns| turns.worker().now());
         let (asker, deadline) = context.begin(now.map_or_else(Instant::now, Into::into), self.shared.deadline);
         if self.refused(&asker, C::SPEC.name).is_some() {
@@ -484,6 +489,12 @@ impl DispatchHandle {
     #[must_use]
     pub fn routes(&self) -> Arc<RoutingTable> {
         Arc::clone(&self.shared.routing.tables().routes)
+    }
+
+    /// Tells when there are other routes or web resources.
+    #[must_use]
+    pub fn routes_changed(&self) -> watch::Receiver<()> {
+        self.shared.routing.changed()
     }
 
     /// The web resources of this moment.
