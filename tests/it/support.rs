@@ -101,7 +101,7 @@ impl TestServer {
                 let bridges = Arc::<Bridges>::default();
                 let ganglion = Ganglion::start_with(&config, Arc::clone(&bridges) as Arc<dyn api::Homeserver>);
                 let ganglion = ganglion.await.unwrap();
-                let server = Server::start(&config, listeners, &ganglion).unwrap();
+                let server = Server::start(&config, listeners, &ganglion, &bridges).unwrap();
                 let wire = WireServer::start(&config, wire, &ganglion, &bridges).unwrap();
                 let addresses = (server.http(), server.admin(), wire.tcp());
                 started.send((addresses, ganglion)).unwrap();
