@@ -69,6 +69,8 @@ class Connection:
         self._announced = announced
         self._jitter = jitter
 
+        self.max_frame: int | None = None
+        """The largest frame that Ganglion accepts, once it has said it."""
         self._wire: Wire | None = None
         self._open = False
         """Whether the wire takes calls: its hello was answered, and nobody said goodbye."""
@@ -226,7 +228,7 @@ class Connection:
         welcome = Welcome.read(answer, self._introduction.server_name)
         self._cancel("_attempt_timer")
         self._cancel("_patience_timer")
-        wire.peer_max_frame = welcome.max_frame
+        self.max_frame = wire.peer_max_frame = welcome.max_frame
         wire.greeted = True
         self._window = welcome.window
         self._open = True
