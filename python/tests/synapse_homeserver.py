@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from synapse.module_api import ModuleApi
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.python import log
 from twisted.trial.unittest import TestCase
 
 T = TypeVar("T")
@@ -68,3 +70,8 @@ class HomeserverTestCase(TestCase):
         while sender._is_processing:  # type: ignore[attr-defined]
             await deferLater(reactor, 0.01)  # type: ignore[arg-type]
         await self.hs.shutdown()
+        # What still wanted to begin something is not told apart by Synapse.
+        gc.collect()
+        for failure in self.flushLoggedErrors():
+            if "HomeServer has been shutdown" not in failure.getErrorMessage():
+                log.err(failure)
