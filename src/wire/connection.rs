@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use ganglion_api::wire::{self, Goodbye, Hello, Incoming, MIN_FRAME, RpcError, method};
 use serde_json::value::RawValue;
-use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
@@ -25,7 +25,10 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a peer may take to read what it was sent last.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-type Frames<S> = FramedRead<ReadHalf<S>, LengthDelimitedCodec>;
+/// How much is read at once, if it is there.
+const READ_AT_ONCE: usize = 64 << 10;
+
+type Frames<R> = FramedRead<R, LengthDelimitedCodec>;
 
 /// Why a connection ended.
 enum End {
@@ -38,12 +41,15 @@ enum End {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + 'static>(stream: S, shared: Arc<Shared>) {
-    let (read, write) = tokio::io::split(stream);
+pub(super) async fn serve<R, W>((read, write): (R, W), shared: Arc<Shared>)
+where
+    R: AsyncRead + Unpin + 'static,
+    W: AsyncWrite + Unpin + 'static,
+{
     let codec = LengthDelimitedCodec::builder()
         .max_frame_length(shared.max_frame)
         .new_codec();
-    let mut frames = FramedRead::new(read, codec);
+    let mut frames = FramedRead::with_capacity(read, codec, READ_AT_ONCE);
     let refused = match timeout(HELLO_PATIENCE, frames.next()).await {
         Ok(Some(Ok(frame))) => match hello::read(&frame, &shared) {
             Ok((id, hello)) => return welcome(id, hello, frames, write, shared).await,
@@ -67,13 +73,11 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + 'static>(stream: S, shared
 }
 
 /// Answers the hello, and everything that follows.
-async fn welcome<S: AsyncRead + AsyncWrite + 'static>(
-    id: u64,
-    hello: Hello,
-    frames: Frames<S>,
-    write: WriteHalf<S>,
-    shared: Arc<Shared>,
-) {
+async fn welcome<R, W>(id: u64, hello: Hello, frames: Frames<R>, write: W, shared: Arc<Shared>)
+where
+    R: AsyncRead + Unpin + 'static,
+    W: AsyncWrite + Unpin + 'static,
+{
     let (outbox, outgoing) = outbox(hello.max_frame);
     let writer = tokio::task::spawn_local(outgoing.write_to(write));
     let mut announcements = shared.announcements.clone();
@@ -128,9 +132,9 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run<S: AsyncRead + AsyncWrite>(
+    async fn run<R: AsyncRead + Unpin>(
         &self,
-        mut frames: Frames<S>,
+        mut frames: Frames<R>,
         mut announcements: tokio::sync::watch::Receiver<wire::Announcement>,
     ) -> End {
         let mut stopping = false;

@@ -184,13 +184,17 @@ async fn serve(mut accepted: mpsc::UnboundedReceiver<Accepted>, shared: Arc<Shar
 
 async fn connect(accepted: Accepted, shared: Arc<Shared>) -> io::Result<()> {
     match accepted {
-        Accepted::Unix(stream) => connection::serve(tokio::net::UnixStream::from_std(stream)?, shared).await,
+        Accepted::Unix(stream) => {
+            let stream = tokio::net::UnixStream::from_std(stream)?;
+            connection::serve(stream.into_split(), shared).await;
+        }
         Accepted::Tcp(stream) => {
             stream.set_nodelay(true)?;
             // A peer whose machine is gone would stay for ever.
             let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(30));
             SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-            connection::serve(tokio::net::TcpStream::from_std(stream)?, shared).await;
+            let stream = tokio::net::TcpStream::from_std(stream)?;
+            connection::serve(stream.into_split(), shared).await;
         }
     }
     Ok(())
