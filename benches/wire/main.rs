@@ -5,7 +5,8 @@
 //! Ours is the real wire server on a Unix socket: with five modules of the tier `actor` that look at an event, and, so that
 //! what the modules cost can be told from what the wire costs, a callback that nobody has subscribed to. The floor is a task
 //! of tokio on a thread of its own that sends back every frame that it gets, in the same framing; it reads no JSON and asks
-//! nobody.
+//! nobody. Between the two stands an echo that does what has to be done in any case where modules run on other threads: it
+//! reads the JSON of each frame and sends the frame back by way of another thread.
 //!
 //! All are asked by this process over one connection that stays open, with one request in flight or 64. The client
 //! is as small as it can be: the frames are written beforehand, and of an answer only the length is read, but for the first.
@@ -39,16 +40,18 @@ const SHARE: f64 = 20e-6;
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Asked {
     Echo,
+    Elsewhere,
     Nobody,
     Modules,
 }
 
 impl Asked {
-    const ALL: [Self; 3] = [Self::Echo, Self::Nobody, Self::Modules];
+    const ALL: [Self; 4] = [Self::Echo, Self::Elsewhere, Self::Nobody, Self::Modules];
 
     fn name(self) -> &'static str {
         match self {
             Self::Echo => "floor: echo of the same frame",
+            Self::Elsewhere => "echo that reads JSON, by way of another thread",
             Self::Nobody => "a callback without subscribers",
             Self::Modules => "five modules",
         }
@@ -56,7 +59,7 @@ impl Asked {
 
     fn request(self) -> Value {
         let (callback, args) = match self {
-            Self::Echo | Self::Modules => ("check_event_for_spam", json_args()),
+            Self::Echo | Self::Elsewhere | Self::Modules => ("check_event_for_spam", json_args()),
             // As much JSON as the other.
             Self::Nobody => ("should_drop_federated_event", json_args()),
         };
@@ -82,19 +85,22 @@ fn main() -> ExitCode {
     };
     let directory = std::env::temp_dir().join(format!("ganglion-bench-wire-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory");
-    let (echo, ours) = (directory.join("echo.sock"), directory.join("ganglion.sock"));
-    echo::start(&echo);
+    let socket = |name| directory.join(name);
+    let (echo, elsewhere, ours) = (socket("echo.sock"), socket("elsewhere.sock"), socket("ganglion.sock"));
+    echo::start(&echo, false);
+    echo::start(&elsewhere, true);
     let server = serve(&ours.display().to_string());
     let mut rows = Rows::new();
     for in_flight in IN_FLIGHT {
         for asked in Asked::ALL {
             let mut client = match asked {
                 Asked::Echo => Client::connect(&echo),
+                Asked::Elsewhere => Client::connect(&elsewhere),
                 Asked::Nobody | Asked::Modules => Client::welcome(&ours),
             };
             let request = asked.request();
             let answer = client.first(&request);
-            if asked != Asked::Echo {
+            if matches!(asked, Asked::Nobody | Asked::Modules) {
                 assert_eq!(
                     answer["result"],
                     json!({"outcome": {"verdict": "pass"}, "decided_by": null})
@@ -153,7 +159,9 @@ fn comparisons(results: &Results<(Asked, usize)>) -> Vec<Comparison> {
         let floor = ("echo", of(Asked::Echo));
         for asked in [Asked::Nobody, Asked::Modules] {
             let what = format!("over the wire, {}, {in_flight} in flight", asked.name());
-            all.push(Comparison::of(&what, Some(Goal::AtMost(1.3)), of(asked), floor));
+            let peer = ("echo elsewhere", of(Asked::Elsewhere));
+            let comparison = Comparison::of(&what, Some(Goal::AtMost(1.3)), of(asked), floor);
+            all.push(comparison.beside(of(asked), [peer]));
         }
     }
     let of = |asked| results.of(&(asked, 1)).median();
