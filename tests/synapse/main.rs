@@ -3,10 +3,13 @@
 //! the one that a homeserver in use speaks, and that Ganglion's failures are failures to it, not denials.
 
 mod antispam;
+mod bridge;
 mod client;
 mod ganglion;
 mod homeserver;
 mod process;
+mod sides;
+mod transcript;
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -38,7 +41,7 @@ fn with_synapse(
             token,
             fail_open,
         };
-        let synapse = Homeserver::start(&antispam)?;
+        let synapse = Homeserver::start(&antispam.modules())?;
         // An error has to become a panic while both are there: only then do they show what they printed.
         if let Err(error) = scenario(&mut ganglion, &synapse).context("the scenario broke off") {
             panic!("{error:?}");

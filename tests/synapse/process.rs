@@ -28,7 +28,8 @@ impl Process {
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
         let stderr = writer.try_clone().context("cannot share a pipe")?;
         let child = command
-            .stdin(Stdio::null())
+            // Never written to. It ends when this process does, by which the child may know.
+            .stdin(Stdio::piped())
             .stdout(writer)
             .stderr(stderr)
             .spawn()
@@ -48,14 +49,18 @@ impl Process {
             .output
             .wait_while(|lines| !lines.iter().any(|line| find(line).is_some()));
         lines.text.iter().find_map(|line| find(line)).with_context(|| {
-            let tail = &lines.text[lines.text.len().saturating_sub(TAIL)..];
+            let tail = lines.tail();
             let fate = if lines.ended { "ended" } else { "runs" };
             format!(
-                "{} {fate}, and has not printed {what}; its output ends with:\n{}",
-                self.name,
-                tail.join("\n")
+                "{} {fate}, and has not printed {what}; its output ends with:\n{tail}",
+                self.name
             )
         })
+    }
+
+    /// The last lines.
+    pub(crate) fn tail(&self) -> String {
+        self.output.lock().tail()
     }
 
     /// Kills the child and waits until it is gone, and with it its sockets. Its output stays.
@@ -98,6 +103,12 @@ struct Lines {
     text: Vec<String>,
     /// Both streams are closed: nothing can follow.
     ended: bool,
+}
+
+impl Lines {
+    fn tail(&self) -> String {
+        self.text[self.text.len().saturating_sub(TAIL)..].join("\n")
+    }
 }
 
 impl Output {

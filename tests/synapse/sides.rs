@@ -1,0 +1,303 @@
+//! Two homeservers that differ in one thing: where the module runs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::client::{Body, Reply};
+use crate::homeserver::Homeserver;
+use crate::transcript;
+
+/// How long something that must happen is looked for. Only a test that fails takes this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A homeserver with the scripted module.
+struct Side {
+    /// Where the module runs.
+    name: &'static str,
+    homeserver: Homeserver,
+    admin: Mutex<Option<String>>,
+    notes: Notes,
+    _files: TempDir,
+}
+
+/// Where the module writes down what it was told.
+enum Notes {
+    File(PathBuf),
+}
+
+impl Notes {
+    fn read(&self) -> anyhow::Result<Vec<Value>> {
+        match self {
+            Self::File(path) => {
+                let text = fs::read_to_string(path).context("cannot read the notes")?;
+                // The last line may not be whole yet.
+                Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
+            }
+        }
+    }
+}
+
+impl Side {
+    /// The module inside Synapse, in Python.
+    fn inside() -> anyhow::Result<Self> {
+        let files = tempfile::tempdir().context("cannot make a directory for notes")?;
+        let notes = files.path().join("notes");
+        let modules = json!([{ "module": "scripted.Scripted", "config": { "notes": notes } }]);
+        Ok(Self {
+            name: "inside Synapse",
+            homeserver: Homeserver::start_with(&modules, &settings())?,
+            admin: Mutex::default(),
+            notes: Notes::File(notes),
+            _files: files,
+        })
+    }
+}
+
+/// What the scenarios need beyond the settings of every test.
+fn settings() -> Value {
+    let unlimited = json!({ "per_second": 10_000, "burst_count": 10_000 });
+    let invites = json!({ "per_second": 0.001, "burst_count": 4 });
+    json!({
+        "rc_login": { "address": unlimited, "account": unlimited, "failed_attempts": unlimited },
+        "rc_3pid_validation": unlimited,
+        "rc_third_party_invite": unlimited,
+        "rc_invites": { "per_room": unlimited, "per_user": unlimited, "per_issuer": invites },
+        "user_directory": { "enabled": true, "search_all_users": true },
+        "room_list_publication_rules": [{ "action": "allow" }],
+        "max_upload_size": "100K",
+        "presence": { "enabled": true },
+    })
+}
+
+/// Both, started once for all tests.
+fn sides() -> &'static [Side] {
+    static SIDES: OnceLock<Vec<Side>> = OnceLock::new();
+    SIDES.get_or_init(|| {
+        let start = || anyhow::Ok(vec![Side::inside()?]);
+        start().unwrap_or_else(|error| panic!("{error:?}"))
+    })
+}
+
+/// Plays a scenario on both and shows that clients and modules cannot tell the difference.
+pub(crate) fn on_both(scenario: impl Fn(&Stage) -> anyhow::Result<()>) {
+    let told: Vec<_> = sides().iter().map(|side| (side.name, play(side, &scenario))).collect();
+    for pair in told.windows(2) {
+        let [(one, first), (other, second)] = pair else {
+            continue;
+        };
+        for (first, second) in first.iter().zip(second) {
+            assert_eq!(first, second, "{one} (left) and {other} (right) differ");
+        }
+        assert_eq!(first.len(), second.len());
+    }
+}
+
+fn play(side: &'static Side, scenario: &impl Fn(&Stage) -> anyhow::Result<()>) -> Vec<String> {
+    let stage = Stage {
+        side,
+        lines: Mutex::default(),
+    };
+    if let Err(error) = scenario(&stage) {
+        panic!("the scenario broke off: {error:?}");
+    }
+    std::mem::take(&mut *stage.lines.lock().expect("a scenario has one thread"))
+}
+
+/// Where a scenario is played. What it asks with [`Stage::ask`] or [`Actor`] is compared.
+pub(crate) struct Stage {
+    side: &'static Side,
+    lines: Mutex<Vec<String>>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- {} ----", self.side.name);
+            for line in &*self.lines.lock().expect("a scenario has one thread") {
+                eprintln!("{line}");
+            }
+            eprintln!("---- Synapse ----\n{}\n", self.side.homeserver.tail());
+        }
+    }
+}
+
+/// A user in a scenario.
+pub(crate) struct Actor<'a> {
+    stage: &'a Stage,
+    /// The full user id.
+    pub(crate) id: String,
+    token: String,
+}
+
+impl Stage {
+    /// Registers a user.
+    pub(crate) fn user(&self, name: &str) -> anyhow::Result<Actor<'_>> {
+        let token = self.register(&json!({ "username": name, "password": name }))?;
+        let token = token
+            .success("access_token")
+            .with_context(|| format!("no user {name}"))?;
+        Ok(self.actor(name, token))
+    }
+
+    /// A user who has this token.
+    pub(crate) fn actor(&self, name: &str, token: String) -> Actor<'_> {
+        Actor {
+            stage: self,
+            id: format!("@{name}:example.com"),
+            token,
+        }
+    }
+
+    /// The administrator.
+    pub(crate) fn admin(&self) -> anyhow::Result<Actor<'_>> {
+        let mut admin = self.side.admin.lock().expect("no test panics with it");
+        if admin.is_none() {
+            self.side.homeserver.register_admin()?;
+            let login = login("admin", "admin");
+            let reply = self.peek("POST", "/_matrix/client/v3/login", None, &Body::Json(&login))?;
+            *admin = Some(reply.success("access_token")?);
+        }
+        let token = admin.clone().context("no administrator")?;
+        Ok(self.actor("admin", token))
+    }
+
+    /// Asks for an account.
+    pub(crate) fn register(&self, form: &Value) -> anyhow::Result<Reply> {
+        let mut form = form.clone();
+        form["auth"] = json!({ "type": "m.login.dummy" });
+        self.ask("POST", "/_matrix/client/v3/register", &form)
+    }
+
+    /// Asks as nobody, with a JSON body unless it is null.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> anyhow::Result<Reply> {
+        let body = if body.is_null() {
+            Body::Nothing
+        } else {
+            Body::Json(body)
+        };
+        self.send(method, path, None, &body)
+    }
+
+    /// Asks, and notes what came of it.
+    fn send(&self, method: &str, path: &str, token: Option<&str>, body: &Body<'_>) -> anyhow::Result<Reply> {
+        let reply = self.peek(method, path, token, body)?;
+        self.record(transcript::line(&format!("{method} {path}"), &reply));
+        Ok(reply)
+    }
+
+    /// Asks what need not be the same on both sides.
+    fn peek(&self, method: &str, path: &str, token: Option<&str>, body: &Body<'_>) -> anyhow::Result<Reply> {
+        self.side.homeserver.client().ask(method, path, token, body)
+    }
+
+    fn record(&self, line: String) {
+        self.lines.lock().expect("a scenario has one thread").push(line);
+    }
+
+    /// Waits until the module was told something by this callback that mentions `about`, and returns the args.
+    pub(crate) fn noted(&self, callback: &str, about: &str) -> anyhow::Result<Value> {
+        let what = format!("a note of {callback} about {about}");
+        let note = self.wait(&what, || Ok(self.notes(callback, about)?.into_iter().next()))?;
+        self.record(transcript::plain(&note.to_string()));
+        Ok(note)
+    }
+
+    /// The notes so far of a callback that mention `about`.
+    pub(crate) fn notes(&self, callback: &str, about: &str) -> anyhow::Result<Vec<Value>> {
+        let notes = self.side.notes.read()?.into_iter();
+        Ok(notes
+            .filter(|note| note[0] == callback && note.to_string().contains(about))
+            .collect())
+    }
+
+    /// Looks again and again until it is there. In between, Synapse answers something else.
+    pub(crate) fn wait<T>(&self, what: &str, look: impl Fn() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+        let start = Instant::now();
+        loop {
+            if let Some(found) = look()? {
+                return Ok(found);
+            }
+            if start.elapsed() > PATIENCE {
+                bail!("there is not {what}");
+            }
+            self.peek("GET", "/_matrix/client/versions", None, &Body::Nothing)?;
+        }
+    }
+}
+
+impl Actor<'_> {
+    /// A GET of the client API.
+    pub(crate) fn get(&self, path: &str) -> anyhow::Result<Reply> {
+        self.send("GET", &client(path), &Body::Nothing)
+    }
+
+    /// A POST of the client API.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Reply> {
+        self.send("POST", &client(path), &Body::Json(body))
+    }
+
+    /// A PUT of the client API.
+    pub(crate) fn put(&self, path: &str, body: &Value) -> anyhow::Result<Reply> {
+        self.send("PUT", &client(path), &Body::Json(body))
+    }
+
+    /// Any request.
+    pub(crate) fn send(&self, method: &str, path: &str, body: &Body<'_>) -> anyhow::Result<Reply> {
+        self.stage.send(method, path, Some(&self.token), body)
+    }
+
+    /// A GET that need not be answered the same on both sides.
+    pub(crate) fn peek(&self, path: &str) -> anyhow::Result<Reply> {
+        self.stage.peek("GET", &client(path), Some(&self.token), &Body::Nothing)
+    }
+
+    /// A POST that need not be answered the same on both sides.
+    pub(crate) fn peek_at(&self, path: &str, body: &Value) -> anyhow::Result<Reply> {
+        self.stage
+            .peek("POST", &client(path), Some(&self.token), &Body::Json(body))
+    }
+
+    /// Creates a room.
+    pub(crate) fn room(&self, request: &Value) -> anyhow::Result<String> {
+        self.post("createRoom", request)?.success("room_id")
+    }
+
+    /// Sends an event.
+    pub(crate) fn event(&self, room: &str, event_type: &str, content: &Value) -> anyhow::Result<Reply> {
+        let transaction = self.stage.side.homeserver.client().transaction();
+        let path = client(&format!("rooms/{room}/send/{event_type}/t{transaction}"));
+        let reply = self.stage.peek("PUT", &path, Some(&self.token), &Body::Json(content))?;
+        self.stage
+            .record(transcript::line(&format!("{event_type} {content}"), &reply));
+        Ok(reply)
+    }
+
+    /// Sends a state event.
+    pub(crate) fn state(&self, room: &str, event_type: &str, key: &str, content: &Value) -> anyhow::Result<Reply> {
+        self.put(&format!("rooms/{room}/state/{event_type}/{key}"), content)
+    }
+
+    /// Uploads a file.
+    pub(crate) fn upload(&self, file: &[u8]) -> anyhow::Result<Reply> {
+        self.send("POST", "/_matrix/media/v3/upload", &Body::Bytes(file))
+    }
+}
+
+/// A login with a password.
+pub(crate) fn login(user: &str, password: &str) -> Value {
+    json!({
+        "type": "m.login.password",
+        "identifier": { "type": "m.id.user", "user": user },
+        "password": password,
+    })
+}
+
+fn client(path: &str) -> String {
+    format!("/_matrix/client/v3/{path}")
+}
