@@ -172,7 +172,7 @@ impl Incarnation {
     }
 
     /// Drops something of it on a thread of its own, soon.
-    pub(crate) fn discard(&self, what: Box<dyn Any + Send>) {
+    pub fn discard(&self, what: Box<dyn Any + Send>) {
         self.pool.discard(self.number, self.this.upgrade(), what);
     }
 

@@ -1,14 +1,17 @@
 //! What a callback is: one type each, with its metadata as constants.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ruma_common::UserId;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::callbacks;
+use crate::continuation::Later;
 use crate::failure::OnFailure;
 use crate::json::{FromJson, JsonError, JsonPath};
+use crate::lazy::ArgSource;
 use crate::verdict::{Denies, Gate};
 
 /// The group that a callback is registered under.
@@ -205,6 +208,21 @@ pub trait Callback: FromJson + Serialize + fmt::Debug + Clone + Send + Sync + Si
     /// Who acts: the sender of an event, who makes a request, or whom the operation is about where it names nobody else.
     /// `None` if the arguments name no such user, as for every callback whose [`CallbackSpec::acting`] is `None`.
     fn acting_user(&self) -> Option<&UserId> {
+        None
+    }
+
+    /// Tells a large argument where its contents are, if the caller kept them and gave a handle.
+    ///
+    /// # Errors
+    /// It did, and there is nowhere to ask.
+    fn connect(&mut self, source: Option<&Arc<dyn ArgSource>>) -> Result<(), JsonError> {
+        let _ = source;
+        Ok(())
+    }
+
+    /// What the outcome wants done later.
+    fn later(&self, outcome: &Self::Outcome) -> Option<Later> {
+        let _ = outcome;
         None
     }
 

@@ -16,9 +16,11 @@ mod cached;
 mod callback;
 pub mod callbacks;
 mod config;
+mod continuation;
 mod failure;
 mod homeserver;
 mod json;
+mod lazy;
 mod module;
 mod module_api;
 mod registration;
@@ -28,6 +30,7 @@ mod resource;
 pub mod testing;
 mod types;
 mod verdict;
+pub mod wire;
 
 pub use cached::{
     AsKeyPart, CacheArgs, CacheKey, CacheOptions, CacheStore, Cached, CachedValue, Fill, KeyLengthError, KeyPart,
@@ -38,9 +41,11 @@ pub use callback::{
 };
 pub use callbacks::*;
 pub use config::read as read_config;
+pub use continuation::{Continuation, Continued, Continuing, Later, LoginContinuation, UpdateContinuation};
 pub use failure::{CallFailure, FailureKind, MatrixError, ModuleError, OnFailure, Then};
 pub use homeserver::{Homeserver, HomeserverError, NotConnected};
 pub use json::{ArrayItem, Fields, FromJson, JsonError, JsonObject, JsonPath, MAX_INT};
+pub use lazy::{ArgSource, MediaChunk, StatePage};
 pub use module::{ConfigError, Module, NoConfig};
 pub use module_api::{
     BackgroundCall, BackgroundTask, CancelBackgroundCall, ModuleApi, ModuleHost, Registered, Schedule,

@@ -6,6 +6,8 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::callback::{Callback, CallbackSpec, Category};
 use crate::callbacks::{AuthCheckers, GetInterestedUsers, GetUsersForStates, LoginTypes, OnUpdate};
 use crate::failure::ModuleError;
@@ -87,7 +89,7 @@ pub trait Subscriber<C: Callback>: Send + Sync {
 }
 
 /// A login type with the fields that a login of it must have.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LoginType {
     /// The name, for example `m.login.password`.
     pub name: String,

@@ -1,19 +1,33 @@
 //! Who asks, for how long, and below which call.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ganglion_actors::{Asker, Caller, Lineage};
+use ganglion_api::ArgSource;
 use tokio::time::Instant;
 
 /// What a caller may say about a question beside its arguments.
 ///
 /// What it leaves out is: a caller in common with all who do not say, the configured deadline, and the call that the
 /// current task does something for, if a module's code asks.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct AskContext {
     caller: Option<Caller>,
     until: Option<Instant>,
     below: Option<Lineage>,
+    source: Option<Arc<dyn ArgSource>>,
+}
+
+impl fmt::Debug for AskContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AskContext")
+            .field("caller", &self.caller)
+            .field("until", &self.until)
+            .field("below", &self.below)
+            .finish_non_exhaustive()
+    }
 }
 
 impl AskContext {
@@ -44,6 +58,17 @@ impl AskContext {
     pub fn below(mut self, call: Lineage) -> Self {
         self.below = Some(call);
         self
+    }
+
+    /// Where large arguments are that the caller kept, if arguments come as JSON.
+    #[must_use]
+    pub fn args_from(mut self, source: Arc<dyn ArgSource>) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    pub(crate) fn source(&self) -> Option<&Arc<dyn ArgSource>> {
+        self.source.as_ref()
     }
 
     /// Who asks, and the moment after which the answer is of no use, at most `longest` after this one.

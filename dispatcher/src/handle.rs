@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Chain, Displaced, neutral};
 use crate::context::AskContext;
+use crate::continuations::Continuations;
 use crate::decision::{Decision, Outcome};
 use crate::dispatcher::{Dispatch, Dispatcher, Requester, Serve, Served, Turn};
 use crate::drive::{Decided, Drive};
@@ -136,6 +137,7 @@ pub(crate) struct Shared {
     pub(crate) max_depth: usize,
     pub(crate) too_deep: AtomicU64,
     pub(crate) caches: Arc<CacheService>,
+    pub(crate) continuations: Continuations,
     pub(crate) stopped: CancellationToken,
 }
 
@@ -194,7 +196,7 @@ impl DispatchHandle {
         (!route.subscriptions().is_empty()).then(|| Arc::clone(route))
     }
 
-    async fn ask_route<C: Routed>(&self, route: Arc<Route<C>>, context: AskContext, args: Arc<C>) -> Decision<C> {
+    pub(crate) async fn ask_route<C: Routed>(&self, route: Arc<Route<C>>, context: AskContext, args: Arc<C>) -> Decision<C> {
         let now = Turns::here(&self.shared.workers.refused).map(|turns| turns.worker().now());
         let (asker, deadline) = context.begin(now.map_or_else(Instant::now, Into::into), self.shared.deadline);
         if self.refused(&asker, C::SPEC.name).is_some() {

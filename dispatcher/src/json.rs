@@ -36,9 +36,13 @@ struct Typed<C>(PhantomData<fn() -> C>);
 impl<C: Routed> AskByName for Typed<C> {
     fn ask<'a>(&self, handle: &'a DispatchHandle, context: AskContext, args: Value) -> Asked<'a> {
         Box::pin(async move {
-            let args = C::from_json(args, &JsonPath::Root)?;
+            let mut args = C::from_json(args, &JsonPath::Root)?;
+            args.connect(context.source())?;
             handle.routes().check_args(&args)?;
-            Ok(handle.ask_in(context, Arc::new(args)).await.into_json())
+            let args = Arc::new(args);
+            let decision = handle.ask_in(context, Arc::clone(&args)).await;
+            handle.keep(&*args, &decision);
+            Ok(decision.into_json())
         })
     }
 }

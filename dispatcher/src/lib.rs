@@ -14,6 +14,7 @@
 
 mod chain;
 mod context;
+mod continuations;
 mod decision;
 mod dispatcher;
 mod drive;
@@ -33,6 +34,7 @@ mod turns;
 
 pub use chain::{Chain, Displaced, Question, neutral};
 pub use context::AskContext;
+pub use continuations::ContinueError;
 pub use decision::{Decision, JsonDecision, Outcome, Step, StepResult};
 pub use fields::clean_error;
 pub use fold::{Fold, Folded, Routed};

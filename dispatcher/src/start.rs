@@ -13,6 +13,7 @@ use ganglion_api::{Homeserver, OwnedServerName};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::continuations::Continuations;
 use crate::handle::{DispatchHandle, DispatchWorkers, Shared};
 use crate::policy::FailureRule;
 use crate::route::RouteError;
@@ -125,6 +126,7 @@ impl Dispatching {
             max_depth: plan.max_depth,
             too_deep: AtomicU64::new(0),
             caches,
+            continuations: Continuations::default(),
             stopped: CancellationToken::new(),
         };
         let handle = DispatchHandle {

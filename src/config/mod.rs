@@ -11,7 +11,9 @@ mod modules;
 mod on_failure;
 mod restart;
 mod section;
+mod token;
 mod value;
+mod wire;
 mod yaml;
 
 use std::fmt;
@@ -21,11 +23,13 @@ use ganglion_api::{OwnedServerName, Registry, ServerName};
 use ganglion_dispatcher::FailureRule;
 use serde_yaml::Value;
 
-pub use self::admin::{AdminConfig, Token};
+pub use self::admin::AdminConfig;
 pub use self::cache::CacheConfig;
 pub use self::dispatch::DispatchConfig;
 pub use self::http::HttpConfig;
 pub use self::modules::ModuleConfig;
+pub use self::token::Token;
+pub use self::wire::WireConfig;
 use self::section::{Problems, Section};
 pub(crate) use self::value::near;
 
@@ -87,6 +91,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The listener for the homeserver and for operators.
     pub admin: AdminConfig,
+    /// Where other processes connect.
+    pub wire: WireConfig,
     /// Workers and deadlines.
     pub dispatch: DispatchConfig,
     /// The global failure rules.
@@ -160,16 +166,17 @@ fn read(document: Value, directory: &Path, registry: &Registry, problems: &Probl
             format!("{} is http.bind too: two listeners need two addresses", admin.bind),
         );
     }
+    let wire = WireConfig::read(section.section("wire"), directory);
     let dispatch = DispatchConfig::read(section.section("dispatch"));
     let on_failure = on_failure::read(&mut section);
     let cache = CacheConfig::read(section.section("cache"));
     let modules = modules::read(&mut section, registry);
-    section.later("wire", "the wire");
     section.finish();
     Some(Config {
         server_name: server_name?,
         http,
         admin,
+        wire,
         dispatch,
         on_failure,
         cache,

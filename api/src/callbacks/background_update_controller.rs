@@ -2,14 +2,14 @@
 
 use super::category;
 use crate::json::json_object;
-use crate::types::ContinuationToken;
+use crate::continuation::UpdateContinuation;
 
 category! {
     /// Functions of a module that control background updates; the first module that registers owns all three.
     BackgroundUpdateController, BackgroundUpdateControllerCallbacks, register_background_update_controller_callbacks;
 
     /// An iteration of a background update is about to run: how long may it take? The module may wait first.
-    OnUpdate, on_update, "1.49", Error, SingleOwner<UpdateWindow> {
+    OnUpdate, on_update, "1.49", Error, SingleOwner<UpdateWindow>, later update {
         /// The update.
         update_name: String,
         /// The database.
@@ -41,18 +41,20 @@ json_object! {
     UpdateWindow {
         /// How long the iteration may take, in milliseconds.
         duration_ms: i64,
-        /// What to run when the iteration is over. Modules cannot give one in this version.
-        exit_token [optional]: NoToken,
+        /// What to run when the iteration is over.
+        exit_token [optional]: Option<UpdateContinuation>,
     }
 }
 
-/// The place of a [`ContinuationToken`], always null in this version.
-pub type NoToken = Option<ContinuationToken>;
-
-impl crate::json::FromJson for ContinuationToken {
-    const TYPE: &'static str = "token";
-
-    fn from_json(_value: serde_json::Value, at: &crate::json::JsonPath<'_>) -> Result<Self, crate::JsonError> {
-        Err(crate::JsonError::invalid(at, "only null in this version"))
+impl UpdateWindow {
+    /// Runs a function when the iteration is over, which is given whether that failed. Source: the exit of the context
+    /// manager that Synapse's `on_update` returns.
+    #[must_use]
+    pub fn on_exit<F>(mut self, function: F) -> Self
+    where
+        F: AsyncFnOnce(bool) -> Result<(), crate::ModuleError> + Send + 'static,
+    {
+        self.exit_token = Some(UpdateContinuation::new(function));
+        self
     }
 }

@@ -78,7 +78,8 @@ pub(crate) fn visit_all<V: CallbackVisitor>(visitor: &mut V) {
 }
 
 /// Declares a category: its callbacks as types with their metadata, the typed set of functions that a module registers,
-/// and the method of `ModuleApi` that registers it. `by` names the argument that says who acts.
+/// and the method of `ModuleApi` that registers it. `by` names the argument that says who acts, `lazy` one that may stay with
+/// the caller, `later` which work for later an answer may hold.
 macro_rules! category {
     (
         $(#[$category_meta:meta])*
@@ -86,7 +87,7 @@ macro_rules! category {
         $(
             $(#[$meta:meta])*
             $name:ident, $method:ident, $since:literal, $on_failure:ident, $rule:ident $(<$answer:ty>)? $(=> $outcome:ty)?
-            $([$custom:ident])? $(, by $acting:ident)?
+            $([$custom:ident])? $(, by $acting:ident)? $(, lazy $lazy:ident)? $(, later $later:ident)?
             {
                 $($(#[$arg_meta:meta])* $arg:ident $([$optional:ident])? : $type:ty,)*
             }
@@ -131,6 +132,17 @@ macro_rules! category {
 
                 $(fn acting_user(&self) -> Option<&ruma_common::UserId> {
                     crate::callbacks::Acting::user(&self.$acting)
+                })?
+
+                $(fn connect(
+                    &mut self,
+                    source: Option<&std::sync::Arc<dyn crate::ArgSource>>,
+                ) -> Result<(), crate::JsonError> {
+                    crate::lazy::LazyArg::connect(&mut self.$lazy, source, stringify!($lazy))
+                })?
+
+                $(fn later(&self, outcome: &Self::Outcome) -> Option<crate::Later> {
+                    crate::Later::$later(self, outcome.as_ref()?)
                 })?
             }
         )+

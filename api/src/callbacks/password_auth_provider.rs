@@ -17,7 +17,7 @@ category! {
 
     /// Who is this? Asked of the modules that declared the login type, each with just the fields that they declared.
     /// If nobody knows, the homeserver asks its own database.
-    AuthCheckers, auth_checkers, "1.46", Pass, FirstAnswer<AuthenticatedUser> [custom] {
+    AuthCheckers, auth_checkers, "1.46", Pass, FirstAnswer<AuthenticatedUser> [custom], later login {
         /// The user name as it was typed: without `@` or server perhaps.
         username: String,
         /// The login type, for example `m.login.password`.
@@ -27,7 +27,7 @@ category! {
     }
 
     /// Who logs in with this address and password? Not asked at registration.
-    Check3pidAuth, check_3pid_auth, "1.46", Pass, FirstAnswer<AuthenticatedUser> {
+    Check3pidAuth, check_3pid_auth, "1.46", Pass, FirstAnswer<AuthenticatedUser>, later login {
         /// `email` or `msisdn`.
         medium: String,
         /// The address; e-mail addresses in their canonical form.

@@ -124,7 +124,7 @@ category! {
 
     /// Is this media file spam? Asked for uploads, remote media, each thumbnail and URL previews. A denied upload is
     /// 400 `M_UNKNOWN`.
-    CheckMediaFileForSpam, check_media_file_for_spam, "1.37", Error, FirstDeny<Verdict> {
+    CheckMediaFileForSpam, check_media_file_for_spam, "1.37", Error, FirstDeny<Verdict>, lazy file_base64 {
         /// The contents.
         file_base64: MediaFile,
         /// What is known about it.

@@ -13,7 +13,7 @@ category! {
     ThirdPartyRules, ThirdPartyRulesCallbacks, register_third_party_rules_callbacks;
 
     /// May this event be sent? Asked once for every event that this server creates, never for events of other servers.
-    CheckEventAllowed, check_event_allowed, "1.39", Error, Rewrite<EventVerdict> => EventVerdict, by event {
+    CheckEventAllowed, check_event_allowed, "1.39", Error, Rewrite<EventVerdict> => EventVerdict, by event, lazy state_events {
         /// The event.
         event: Event,
         /// The room's state before it.
@@ -31,7 +31,7 @@ category! {
     }
 
     /// May this address be invited?
-    CheckThreepidCanBeInvited, check_threepid_can_be_invited, "1.39", Pass, FirstDeny<Verdict> {
+    CheckThreepidCanBeInvited, check_threepid_can_be_invited, "1.39", Pass, FirstDeny<Verdict>, lazy state_events {
         /// `email` or `msisdn`.
         medium: String,
         /// The address.
@@ -41,7 +41,7 @@ category! {
     }
 
     /// May a room be put into the public directory, or out of it at its creation?
-    CheckVisibilityCanBeModified, check_visibility_can_be_modified, "1.39", Pass, FirstDeny<Verdict> {
+    CheckVisibilityCanBeModified, check_visibility_can_be_modified, "1.39", Pass, FirstDeny<Verdict>, lazy state_events {
         /// The room.
         room_id: OwnedRoomId,
         /// The room's state; empty while it is created.
@@ -67,7 +67,7 @@ category! {
     }
 
     /// An event was stored. Told by every process of the homeserver, before clients get it.
-    OnNewEvent, on_new_event, "1.47", Pass, Notify, by event {
+    OnNewEvent, on_new_event, "1.47", Pass, Notify, by event, lazy state_events {
         /// The event.
         event: Event,
         /// The room's state at the time of the call, which may include later events.

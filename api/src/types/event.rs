@@ -1,9 +1,14 @@
 //! Events and state maps.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use ruma_common::{OwnedRoomId, OwnedUserId};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use crate::failure::ModuleError;
+use crate::lazy::{ArgSource, LazyArg, Remote};
 use crate::json::{ArrayItem, Fields, FromJson, JsonError, JsonObject, JsonPath};
 
 /// An event: the keys that every event has, typed, and all others as they came.
@@ -119,61 +124,186 @@ impl Serialize for Event {
 }
 
 /// The state of a room: at most one event for each type and state key. Source: Synapse's `StateMap`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
-#[serde(transparent)]
-pub struct StateEvents(Vec<Event>);
+///
+/// Over the wire some events come at once, those that modules look at most, and the others when somebody asks for them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StateEvents {
+    known: Vec<Arc<Event>>,
+    rest: Option<Rest>,
+}
+
+/// The events that did not come at once.
+#[derive(Debug, Clone)]
+struct Rest {
+    remote: Remote,
+    fetched: Arc<Mutex<Fetched>>,
+}
+
+/// What was asked for so far, for all who look at the same map.
+#[derive(Debug, Default)]
+struct Fetched {
+    one: BTreeMap<(String, String), Option<Arc<Event>>>,
+    all: Option<Vec<Arc<Event>>>,
+}
+
+impl PartialEq for Rest {
+    fn eq(&self, other: &Self) -> bool {
+        self.remote == other.remote
+    }
+}
+
+fn find<'a>(events: &'a [Arc<Event>], event_type: &str, state_key: &str) -> Option<&'a Arc<Event>> {
+    events
+        .iter()
+        .find(|event| event.event_type == event_type && event.state_key.as_deref() == Some(state_key))
+}
+
+impl Rest {
+    fn lock(&self) -> MutexGuard<'_, Fetched> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn get(&self, event_type: &str, state_key: &str) -> Result<Option<Arc<Event>>, ModuleError> {
+        let key = (event_type.to_owned(), state_key.to_owned());
+        {
+            let fetched = self.lock();
+            if let Some(all) = &fetched.all {
+                return Ok(find(all, event_type, state_key).cloned());
+            }
+            if let Some(event) = fetched.one.get(&key) {
+                return Ok(event.clone());
+            }
+        }
+        let source = self.remote.source()?;
+        let event = source.state_event(&self.remote.handle, event_type, state_key).await?;
+        let event = event.map(Arc::new);
+        self.lock().one.insert(key, event.clone());
+        Ok(event)
+    }
+
+    async fn all(&self) -> Result<Vec<Arc<Event>>, ModuleError> {
+        if let Some(all) = &self.lock().all {
+            return Ok(all.clone());
+        }
+        let source = self.remote.source()?;
+        let (mut all, mut from) = (Vec::new(), 0);
+        loop {
+            let page = source.state_page(&self.remote.handle, from).await?;
+            all.extend(page.events.into_iter().map(Arc::new));
+            match page.next {
+                None => break,
+                Some(next) if next > from => from = next,
+                Some(_) => return Err(ModuleError::message("the pages of the state do not come to an end")),
+            }
+        }
+        self.lock().all = Some(all.clone());
+        Ok(all)
+    }
+}
 
 impl StateEvents {
-    /// The event with this type and state key.
+    /// The event with this type and state key. It may have to be fetched, which takes of the call's budget.
+    ///
+    /// # Errors
+    /// It had to be, and could not. `?` makes a failure of it, which meets the failure policy.
+    pub async fn get(&self, event_type: &str, state_key: &str) -> Result<Option<Arc<Event>>, ModuleError> {
+        match (find(&self.known, event_type, state_key), &self.rest) {
+            (Some(event), _) => Ok(Some(Arc::clone(event))),
+            (None, None) => Ok(None),
+            (None, Some(rest)) => rest.get(event_type, state_key).await,
+        }
+    }
+
+    /// All events. They may have to be fetched, once for all who look at the same map: of a large room they are many.
+    ///
+    /// # Errors
+    /// They had to be, and could not.
+    pub async fn all(&self) -> Result<Vec<Arc<Event>>, ModuleError> {
+        match &self.rest {
+            None => Ok(self.known.clone()),
+            Some(rest) => rest.all().await,
+        }
+    }
+
+    /// Those that need not be fetched.
     #[must_use]
-    pub fn get(&self, event_type: &str, state_key: &str) -> Option<&Event> {
-        self.0
-            .iter()
-            .find(|event| event.event_type == event_type && event.state_key.as_deref() == Some(state_key))
+    pub fn known(&self) -> &[Arc<Event>] {
+        &self.known
     }
 
-    /// All events, in the order in which they came.
-    pub fn iter(&self) -> std::slice::Iter<'_, Event> {
-        self.0.iter()
-    }
-
-    /// Makes a state map.
+    /// Makes a state map of all its events.
     ///
     /// # Errors
     /// An event has no state key, or two share their type and state key.
     pub fn new(events: Vec<Event>) -> Result<Self, JsonError> {
-        Self::checked(events, &JsonPath::Root)
-    }
-
-    fn checked(events: Vec<Event>, at: &JsonPath<'_>) -> Result<Self, JsonError> {
-        let mut seen = std::collections::BTreeSet::new();
-        for (index, event) in events.iter().enumerate() {
-            let at = JsonPath::Index(at, index);
-            let Some(state_key) = &event.state_key else {
-                return Err(JsonError::invalid(&at, "expected a state event, found no state_key"));
-            };
-            if !seen.insert((&event.event_type, state_key)) {
-                return Err(JsonError::invalid(&at, "a second event for one type and state_key"));
-            }
-        }
-        Ok(Self(events))
+        Ok(Self {
+            known: checked(events, &JsonPath::Root)?,
+            rest: None,
+        })
     }
 }
 
-impl<'a> IntoIterator for &'a StateEvents {
-    type Item = &'a Event;
-    type IntoIter = std::slice::Iter<'a, Event>;
+/// State events, of which no two share their type and state key.
+fn checked(events: Vec<Event>, at: &JsonPath<'_>) -> Result<Vec<Arc<Event>>, JsonError> {
+    let mut seen = BTreeSet::new();
+    for (index, event) in events.iter().enumerate() {
+        let at = JsonPath::Index(at, index);
+        let Some(state_key) = &event.state_key else {
+            return Err(JsonError::invalid(&at, "expected a state event, found no state_key"));
+        };
+        if !seen.insert((&event.event_type, state_key)) {
+            return Err(JsonError::invalid(&at, "a second event for one type and state_key"));
+        }
+    }
+    Ok(events.into_iter().map(Arc::new).collect())
+}
 
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
+impl Serialize for StateEvents {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Lazy<'a> {
+            handle: &'a str,
+            events: &'a [Arc<Event>],
+        }
+        match &self.rest {
+            None => self.known.serialize(serializer),
+            Some(rest) => Lazy {
+                handle: &rest.remote.handle,
+                events: &self.known,
+            }
+            .serialize(serializer),
+        }
     }
 }
 
 impl FromJson for StateEvents {
     const TYPE: &'static str = "State";
 
+    /// An array of events, or `{"handle", "events"}`.
     fn from_json(value: Value, at: &JsonPath<'_>) -> Result<Self, JsonError> {
-        Self::checked(Vec::from_json(value, at)?, at)
+        if !value.is_object() {
+            let known = checked(Vec::from_json(value, at)?, at)?;
+            return Ok(Self { known, rest: None });
+        }
+        let mut fields = Fields::new(value, at)?;
+        let events = fields.optional("events")?;
+        let rest = Rest {
+            remote: Remote::new(fields.required("handle")?),
+            fetched: Arc::default(),
+        };
+        Ok(Self {
+            known: checked(events, &JsonPath::Key(at, "events"))?,
+            rest: Some(rest),
+        })
+    }
+}
+
+impl LazyArg for StateEvents {
+    fn connect(&mut self, source: Option<&Arc<dyn ArgSource>>, key: &str) -> Result<(), JsonError> {
+        match &mut self.rest {
+            None => Ok(()),
+            Some(rest) => rest.remote.connect(source, key),
+        }
     }
 }
 
@@ -217,12 +347,8 @@ mod tests {
     #[test]
     fn a_state_map_holds_one_event_for_each_key() {
         let create = event(&json!({"type": "m.room.create", "state_key": ""})).unwrap();
-        assert!(
-            StateEvents::new(vec![create.clone()])
-                .unwrap()
-                .get("m.room.create", "")
-                .is_some()
-        );
+        let state = StateEvents::new(vec![create.clone()]).unwrap();
+        assert!(find(state.known(), "m.room.create", "").is_some());
         assert_eq!(
             StateEvents::new(vec![create.clone(), create]).unwrap_err().to_string(),
             "[1]: a second event for one type and state_key"

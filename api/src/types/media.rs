@@ -1,60 +1,168 @@
 //! Media files, upload limits and rate limits.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::callback::Candidate;
-use crate::json::{FromJson, JsonError, JsonPath, json_object};
+use crate::failure::ModuleError;
+use crate::json::{Fields, FromJson, JsonError, JsonPath, json_object};
+use crate::lazy::{ArgSource, LazyArg, MediaChunk, Remote};
 
-/// The bytes of a media file. Over HTTP they are base64, the standard alphabet, padded.
+/// Bytes that are base64 in JSON: the standard alphabet, padded.
 #[derive(Clone, PartialEq, Eq)]
-pub struct MediaFile(Bytes);
+pub struct Base64(Bytes);
+
+impl fmt::Debug for Base64 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Base64({} bytes)", self.0.len())
+    }
+}
+
+impl Base64 {
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Base64 {
+    fn from(bytes: T) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl FromJson for Base64 {
+    const TYPE: &'static str = "str";
+
+    fn from_json(value: Value, at: &JsonPath<'_>) -> Result<Self, JsonError> {
+        let text = String::from_json(value, at)?;
+        let bytes = STANDARD
+            .decode(text)
+            .map_err(|_| JsonError::invalid(at, "expected padded base64"))?;
+        Ok(Self(bytes.into()))
+    }
+}
+
+impl Serialize for Base64 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+/// A media file. Over HTTP its contents are base64; over the wire they come when somebody asks for them, in chunks of
+/// at most [`MEDIA_CHUNK`] bytes. Source: Synapse's `ReadableFileWrapper`.
+#[derive(Clone, PartialEq)]
+pub struct MediaFile(Contents);
+
+#[derive(Clone, PartialEq)]
+enum Contents {
+    Here(Base64),
+    There(Remote),
+}
+
+/// The largest chunk of a media file, in bytes.
+pub const MEDIA_CHUNK: usize = 16_384;
 
 impl MediaFile {
     /// A file with these contents.
     pub fn new(contents: impl Into<Bytes>) -> Self {
-        Self(contents.into())
+        Self(Contents::Here(Base64(contents.into())))
     }
 
-    /// The contents.
-    #[must_use]
-    pub fn contents(&self) -> &Bytes {
-        &self.0
+    /// At most [`MEDIA_CHUNK`] bytes from an offset on, and whether they are the last. They may have to be fetched, which
+    /// takes of the call's budget.
+    ///
+    /// # Errors
+    /// They had to be, and could not. `?` makes a failure of it, which meets the failure policy.
+    pub async fn chunk(&self, offset: u64) -> Result<MediaChunk, ModuleError> {
+        match &self.0 {
+            Contents::Here(Base64(bytes)) => {
+                let begin = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                let end = begin.saturating_add(MEDIA_CHUNK).min(bytes.len());
+                Ok(MediaChunk::new(bytes.slice(begin..end), end == bytes.len()))
+            }
+            Contents::There(remote) => remote.source()?.media_chunk(&remote.handle, offset).await,
+        }
+    }
+
+    /// The whole contents, fetched anew each time if they are not here. A module that can stop early asks for one
+    /// [`chunk`](Self::chunk) after the other.
+    ///
+    /// # Errors
+    /// As for [`chunk`](Self::chunk).
+    pub async fn contents(&self) -> Result<Bytes, ModuleError> {
+        if let Contents::Here(Base64(bytes)) = &self.0 {
+            return Ok(bytes.clone());
+        }
+        let mut contents = BytesMut::new();
+        loop {
+            let chunk = self.chunk(contents.len() as u64).await?;
+            if chunk.contents.is_empty() && !chunk.end {
+                return Err(ModuleError::message("the file does not come to an end"));
+            }
+            contents.extend_from_slice(&chunk.contents);
+            if chunk.end {
+                return Ok(contents.freeze());
+            }
+        }
     }
 }
 
 impl fmt::Debug for MediaFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MediaFile({} bytes)", self.0.len())
+        match &self.0 {
+            Contents::Here(Base64(bytes)) => write!(f, "MediaFile({} bytes)", bytes.len()),
+            Contents::There(remote) => write!(f, "MediaFile({})", remote.handle),
+        }
     }
 }
 
 impl<T: Into<Bytes>> From<T> for MediaFile {
     fn from(contents: T) -> Self {
-        Self(contents.into())
+        Self::new(contents)
     }
 }
 
 impl FromJson for MediaFile {
     const TYPE: &'static str = "str";
 
+    /// Base64, or `{"handle"}`.
     fn from_json(value: Value, at: &JsonPath<'_>) -> Result<Self, JsonError> {
-        let text = String::from_json(value, at)?;
-        let contents = STANDARD
-            .decode(text)
-            .map_err(|_| JsonError::invalid(at, "expected padded base64"))?;
-        Ok(Self(contents.into()))
+        if !value.is_object() {
+            return Base64::from_json(value, at).map(|contents| Self(Contents::Here(contents)));
+        }
+        let handle = Fields::new(value, at)?.required("handle")?;
+        Ok(Self(Contents::There(Remote::new(handle))))
     }
 }
 
 impl Serialize for MediaFile {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(&self.0))
+        match &self.0 {
+            Contents::Here(contents) => contents.serialize(serializer),
+            Contents::There(remote) => {
+                let mut object = serializer.serialize_map(Some(1))?;
+                object.serialize_entry("handle", &remote.handle)?;
+                object.end()
+            }
+        }
+    }
+}
+
+impl LazyArg for MediaFile {
+    fn connect(&mut self, source: Option<&Arc<dyn ArgSource>>, key: &str) -> Result<(), JsonError> {
+        match &mut self.0 {
+            Contents::Here(_) => Ok(()),
+            Contents::There(remote) => remote.connect(source, key),
+        }
     }
 }
 

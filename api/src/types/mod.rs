@@ -11,8 +11,10 @@ mod secret;
 
 pub use event::{Event, StateEvents};
 pub use federation::Delivery;
-pub use login::{AuthenticatedUser, ContinuationToken};
-pub use media::{FileInfo, MediaConfig, MediaFile, MediaUploadLimit, MediaUploadLimits, RatelimitOverride, Thumbnail};
+pub use login::{AuthenticatedUser, Login};
+pub use media::{
+    Base64, FileInfo, MEDIA_CHUNK, MediaConfig, MediaFile, MediaUploadLimit, MediaUploadLimits, RatelimitOverride, Thumbnail,
+};
 pub use presence::{InterestedUsers, Presence, UsersForStates};
 pub use profile::{Profile, RequestInfo, Threepid, UserProfile};
 pub use requester::Requester;

@@ -75,7 +75,7 @@ json_object! {
         /// The headers, in their order.
         headers: Vec<Header>,
         /// The body; base64 in JSON.
-        body_base64: super::MediaFile,
+        body_base64: super::Base64,
     }
 }
 
