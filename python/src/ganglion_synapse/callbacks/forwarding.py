@@ -1,0 +1,126 @@
+"""What every callback has in common: it asks, turns the outcome into Synapse's terms, and lets nothing unexpected out."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from synapse.api.errors import SynapseError
+from twisted.internet.defer import CancelledError
+
+from ganglion_synapse.large import Large
+from ganglion_synapse.outcomes import BadOutcome, RoomCreationDenied, internal_error
+
+if TYPE_CHECKING:
+    from synapse.module_api import ModuleApi
+
+logger = logging.getLogger(__name__)
+
+JsonDict = dict[str, Any]
+Outcome = Mapping[str, Any]
+T = TypeVar("T")
+Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
+
+# Under which name Synapse's metrics and its log know the callbacks: those of some kinds are asked for both on every call.
+MODULE = "ganglion_synapse.callbacks"
+CLASS = "Bridge"
+
+_ERROR: Outcome = {"verdict": "error", "status": 500, "errcode": "M_UNKNOWN", "error": "Internal server error", "fields": {}}
+
+
+class Bridge(Protocol):
+    """What asks Ganglion."""
+
+    async def ask(
+        self, callback: str, args: JsonDict, *, large: Large | None = None, origin_user: str | None = None
+    ) -> Outcome:
+        """The outcome of a callback, of the failure policy too. Raises `CancelledError` only."""
+
+    async def carry_on(self, callback: str, token: str, **what: object) -> Outcome:
+        """The outcome of a continuation, in the same way."""
+
+    def failed(self, callback: str, kind: str, origin_user: str | None = None) -> Outcome:
+        """The outcome that a failure has under the policy."""
+
+
+def named(method: Callable[..., Any], name: str) -> None:
+    """Gives a function the name under which Synapse shows it."""
+    method.__module__ = MODULE
+    method.__name__ = name
+    method.__qualname__ = f"{CLASS}.{name}"
+
+
+class _Raise:
+    """The last resort of most callbacks: the constant error."""
+
+
+def forwarded(method: Method | None = None, *, last_resort: object = _Raise) -> Any:
+    """Makes a method a callback: what it raises is meant for Synapse, or becomes a constant error.
+
+    The text of an exception may reach other servers, and Synapse lets pass what some callbacks raise: these give `last_resort` instead.
+    """
+    if method is None:
+        return functools.partial(forwarded, last_resort=last_resort)
+
+    # Synapse counts the parameters of some callbacks; `wraps` shows it those of the method.
+    @functools.wraps(method)
+    async def guarded(*args: Any) -> Any:
+        try:
+            return await method(*args)
+        except (SynapseError, CancelledError, RoomCreationDenied):
+            raise
+        except Exception:
+            logger.exception("%s: the bridge failed", method.__name__)
+        if last_resort is not _Raise:
+            return last_resort
+        raise internal_error()
+
+    named(guarded, method.__name__)
+    return guarded
+
+
+class Category:
+    """The callbacks of one `register_*_callbacks` of Synapse: the methods that are `forwarded`."""
+
+    # The method of `ModuleApi`, and the callbacks it takes.
+    registers: str
+    names: tuple[str, ...]
+
+    def __init__(self, bridge: Bridge, api: ModuleApi) -> None:
+        self._bridge = bridge
+        self._api = api
+
+    def keywords(self, names: frozenset[str], login_types: Any) -> JsonDict:
+        """What is registered when these callbacks are announced, by the keywords of Synapse's method."""
+        return {name: getattr(self, name) for name in self.names if name in names}
+
+    async def _ask(
+        self, callback: str, args: JsonDict, turn: Callable[[Outcome], T], acting: str | None = None
+    ) -> T:
+        return self._turn(callback, await self._bridge.ask(callback, args, origin_user=acting), turn, acting)
+
+    async def _ask_large(
+        self, callback: str, args: JsonDict, large: Large, turn: Callable[[Outcome], T], acting: str | None = None
+    ) -> T:
+        try:
+            outcome = await self._bridge.ask(callback, args, large=large, origin_user=acting)
+        finally:
+            large.close()
+        return self._turn(callback, outcome, turn, acting)
+
+    async def _carry_on(self, callback: str, token: str, turn: Callable[[Outcome], T], **what: object) -> T:
+        outcome = await self._bridge.carry_on(callback, token, **what)
+        try:
+            return turn(outcome)
+        except BadOutcome as bad:
+            logger.error("%s: Ganglion's outcome is malformed: %s", callback, bad)
+            return turn(_ERROR)
+
+    def _turn(self, callback: str, outcome: Outcome, turn: Callable[[Outcome], T], acting: str | None) -> T:
+        try:
+            return turn(outcome)
+        except BadOutcome as bad:
+            logger.error("%s: Ganglion's outcome is malformed: %s", callback, bad)
+        return turn(self._bridge.failed(callback, "protocol", acting))
