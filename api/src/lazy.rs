@@ -99,11 +99,7 @@ impl Remote {
         Self { handle, source: None }
     }
 
-    pub(crate) fn connect(
-        &mut self,
-        source: Option<&Arc<dyn ArgSource>>,
-        key: &str,
-    ) -> Result<(), JsonError> {
+    pub(crate) fn connect(&mut self, source: Option<&Arc<dyn ArgSource>>, key: &str) -> Result<(), JsonError> {
         let at = JsonPath::Key(&JsonPath::Root, key);
         let source = source.ok_or_else(|| JsonError::invalid(&at, "a handle means something on the wire only"))?;
         self.source = Some(Arc::clone(source));

@@ -102,7 +102,11 @@ impl Continuations {
                 let mut updates = self.updates();
                 let before = updates.insert(database, (token, kept));
                 let full = updates.len() > MAX_UPDATES;
-                let dropped = if full { std::mem::take(&mut *updates) } else { HashMap::new() };
+                let dropped = if full {
+                    std::mem::take(&mut *updates)
+                } else {
+                    HashMap::new()
+                };
                 drop(updates);
                 drop((before, dropped));
             }
@@ -186,7 +190,12 @@ impl DispatchHandle {
         }
     }
 
-    async fn continue_as<C>(&self, context: AskContext, token: &str, input: Value) -> Result<JsonDecision, ContinueError>
+    async fn continue_as<C>(
+        &self,
+        context: AskContext,
+        token: &str,
+        input: Value,
+    ) -> Result<JsonDecision, ContinueError>
     where
         C: Continuing,
         Continued<C>: Routed,

@@ -196,7 +196,12 @@ impl DispatchHandle {
         (!route.subscriptions().is_empty()).then(|| Arc::clone(route))
     }
 
-    pub(crate) async fn ask_route<C: Routed>(&self, route: Arc<Route<C>>, context: AskContext, args: Arc<C>) -> Decision<C> {
+    pub(crate) async fn ask_route<C: Routed>(
+        &self,
+        route: Arc<Route<C>>,
+        context: AskContext,
+        args: Arc<C>,
+    ) -> Decision<C> {
         let now = Turns::here(&self.shared.workers.refused).map(|turns| turns.worker().now());
         let (asker, deadline) = context.begin(now.map_or_else(Instant::now, Into::into), self.shared.deadline);
         if self.refused(&asker, C::SPEC.name).is_some() {

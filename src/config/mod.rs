@@ -28,10 +28,10 @@ pub use self::cache::CacheConfig;
 pub use self::dispatch::DispatchConfig;
 pub use self::http::HttpConfig;
 pub use self::modules::ModuleConfig;
-pub use self::token::Token;
-pub use self::wire::WireConfig;
 use self::section::{Problems, Section};
+pub use self::token::Token;
 pub(crate) use self::value::near;
+pub use self::wire::WireConfig;
 
 /// What is wrong at one place of the config.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ mod client;
 mod ganglion;
 mod homeserver;
 mod process;
+mod scripted;
 mod sides;
 mod transcript;
 

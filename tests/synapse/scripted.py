@@ -434,7 +434,12 @@ class Scripted:
     @asynccontextmanager
     async def update_window(self, update_name: str, database_name: str, one_shot: bool) -> Any:
         self.note("on_update", update_name, database_name, one_shot)
-        yield 100
+        failed = True
+        try:
+            yield 100
+            failed = False
+        finally:
+            self.note("on_update: over", update_name, failed)
 
     async def default_batch_size(self, update_name: str, database_name: str) -> int:
         self.note("default_batch_size", update_name, database_name)

@@ -1,8 +1,8 @@
 //! Control over the homeserver's background updates. Source: Synapse's `BackgroundUpdater`.
 
 use super::category;
-use crate::json::json_object;
 use crate::continuation::UpdateContinuation;
+use crate::json::json_object;
 
 category! {
     /// Functions of a module that control background updates; the first module that registers owns all three.

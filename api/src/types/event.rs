@@ -8,8 +8,8 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::failure::ModuleError;
-use crate::lazy::{ArgSource, LazyArg, Remote};
 use crate::json::{ArrayItem, Fields, FromJson, JsonError, JsonObject, JsonPath};
+use crate::lazy::{ArgSource, LazyArg, Remote};
 
 /// An event: the keys that every event has, typed, and all others as they came.
 ///

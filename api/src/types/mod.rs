@@ -13,7 +13,8 @@ pub use event::{Event, StateEvents};
 pub use federation::Delivery;
 pub use login::{AuthenticatedUser, Login};
 pub use media::{
-    Base64, FileInfo, MEDIA_CHUNK, MediaConfig, MediaFile, MediaUploadLimit, MediaUploadLimits, RatelimitOverride, Thumbnail,
+    Base64, FileInfo, MEDIA_CHUNK, MediaConfig, MediaFile, MediaUploadLimit, MediaUploadLimits, RatelimitOverride,
+    Thumbnail,
 };
 pub use presence::{InterestedUsers, Presence, UsersForStates};
 pub use profile::{Profile, RequestInfo, Threepid, UserProfile};

@@ -99,6 +99,10 @@ fn the_module_paces_the_updates_of_the_database() {
             stage.noted("default_batch_size", job)?,
             json!(["default_batch_size", job, "master"])
         );
+        assert_eq!(
+            stage.noted("on_update: over", job)?,
+            json!(["on_update: over", job, false])
+        );
         Ok(())
     });
 }
