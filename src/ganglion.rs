@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ganglion_actors::{CacheDefaults, ModuleCommand, ModuleSnapshot, ModuleSpec, Refused, WorkerThreads};
 use ganglion_api::{Homeserver, NotConnected};
 use ganglion_dispatcher::{
-    AskContext, AskError, Decision, DispatchHandle, DispatchPlan, Dispatching, JsonDecision, PlannedModule, Routed,
-    StartError,
+    AskContext, AskError, ContinueError, Decision, DispatchHandle, DispatchPlan, Dispatching, JsonDecision,
+    PlannedModule, Routed, StartError,
 };
 use serde_json::Value;
 
@@ -121,6 +121,20 @@ impl Ganglion {
         args: Value,
     ) -> Result<JsonDecision, AskError> {
         self.handle.ask_json_in(context, callback, args).await
+    }
+
+    /// Runs what a module wants done later. See [`DispatchHandle::continue_json_in`].
+    ///
+    /// # Errors
+    /// The token or the input is not right.
+    pub async fn continue_json_in(
+        &self,
+        context: AskContext,
+        callback: &str,
+        token: &str,
+        input: Value,
+    ) -> Result<JsonDecision, ContinueError> {
+        self.handle.continue_json_in(context, callback, token, input).await
     }
 
     /// Routes, web resources, modules and caches.

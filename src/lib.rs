@@ -29,8 +29,10 @@ pub mod cli;
 pub mod config;
 mod ganglion;
 pub mod http;
+mod json;
 pub mod modules;
 mod warnings;
+pub mod wire;
 
 pub use ganglion_actors as actors;
 pub use ganglion_api as api;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::homeserver::HomeserverError;
 use crate::json::JsonObject;
 use crate::verdict::ErrorCode;
 
@@ -157,8 +158,16 @@ impl fmt::Display for ModuleError {
 impl<E: Error + Send + Sync + 'static> From<E> for ModuleError {
     fn from(error: E) -> Self {
         let boxed: Box<dyn Error + Send + Sync> = Box::new(error);
-        match boxed.downcast::<MatrixError>() {
-            Ok(matrix) => Self::Matrix(matrix),
+        let boxed = match boxed.downcast::<MatrixError>() {
+            Ok(matrix) => return Self::Matrix(matrix),
+            Err(other) => other,
+        };
+        match boxed.downcast::<HomeserverError>() {
+            // What the homeserver said is for the client, as when a module of Synapse lets it through.
+            Ok(error) => match *error {
+                HomeserverError::Matrix(matrix) => Self::Matrix(matrix),
+                other => Self::Other(Arc::new(other)),
+            },
             Err(other) => Self::Other(Arc::from(other)),
         }
     }

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
+use crate::failure::MatrixError;
 use crate::registration::LocalFuture;
 
 /// Why the homeserver did not do what a module asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HomeserverError {
     /// No homeserver is connected.
@@ -13,6 +14,23 @@ pub enum HomeserverError {
     NotConnected {
         /// What the module asked for.
         method: &'static str,
+    },
+    /// The homeserver answered with an error for a client. `?` passes it on, as in Synapse.
+    #[error(transparent)]
+    Matrix(Box<MatrixError>),
+    /// The bridge that is connected does not have this method.
+    #[error("{method}: the homeserver's bridge does not have it")]
+    Unsupported {
+        /// What the module asked for.
+        method: &'static str,
+    },
+    /// There was no answer, or none that could be read.
+    #[error("{method}: {reason}")]
+    Failed {
+        /// What the module asked for.
+        method: &'static str,
+        /// Why.
+        reason: String,
     },
     /// What the module asked for made the homeserver ask the modules again, and so on, deeper than `dispatch.max_depth`.
     /// The innermost of these callbacks was refused.

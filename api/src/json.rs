@@ -78,6 +78,15 @@ impl JsonError {
         }
     }
 
+    /// The Matrix error code for a caller who sent it.
+    #[must_use]
+    pub fn errcode(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "M_MISSING_PARAM",
+            Self::Invalid { .. } => "M_INVALID_PARAM",
+        }
+    }
+
     fn wrong_type(at: &JsonPath<'_>, expected: &str, found: &Value) -> Self {
         let found = match found {
             Value::Null => "null",

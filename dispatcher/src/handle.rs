@@ -20,7 +20,7 @@ use ganglion_actors::{
 };
 use ganglion_api::{CallFailure, FailureKind, MatrixError, WebRequest};
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -489,6 +489,12 @@ impl DispatchHandle {
     #[must_use]
     pub fn routes(&self) -> Arc<RoutingTable> {
         Arc::clone(&self.shared.routing.tables().routes)
+    }
+
+    /// Tells when there are other routes or web resources.
+    #[must_use]
+    pub fn routes_changed(&self) -> watch::Receiver<()> {
+        self.shared.routing.changed()
     }
 
     /// The web resources of this moment.

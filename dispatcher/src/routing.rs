@@ -6,6 +6,8 @@ use arc_swap::ArcSwap;
 use ganglion_actors::{Incarnation, Router};
 use ganglion_api::{OwnedServerName, Registered};
 
+use tokio::sync::watch;
+
 use crate::policy::FailureRule;
 use crate::resources::ResourceTable;
 use crate::review::{Review, Reviewed, review};
@@ -40,6 +42,7 @@ pub(crate) struct Routing {
     on_failure: Vec<FailureRule>,
     server_name: OwnedServerName,
     tables: ArcSwap<Tables>,
+    changed: watch::Sender<()>,
 }
 
 impl Routing {
@@ -55,12 +58,18 @@ impl Routing {
             on_failure,
             server_name,
             tables: ArcSwap::default(),
+            changed: watch::channel(()).0,
         }
     }
 
     /// The tables of this moment.
     pub(crate) fn tables(&self) -> arc_swap::Guard<Arc<Tables>> {
         self.tables.load()
+    }
+
+    /// Tells of tables that were swapped.
+    pub(crate) fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Looks at the failure rules, with what is routed now.
@@ -115,6 +124,7 @@ impl Routing {
             resources: Arc::new(resources),
         };
         self.tables.store(Arc::new(tables));
+        self.changed.send_replace(());
         Ok(())
     }
 

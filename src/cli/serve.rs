@@ -2,15 +2,18 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use ganglion_api::Registry;
+use futures_util::future::join;
+use ganglion_api::{Homeserver, Registry};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::print;
 use crate::config::Config;
 use crate::ganglion::Ganglion;
 use crate::http::{Listeners, Server};
+use crate::wire::{Bridges, WireListeners, WireServer};
 
 /// Serves until a signal says stop. Nothing listens before all modules run.
 pub(super) fn serve(file: &Path, registry: &Registry) -> anyhow::Result<()> {
@@ -20,21 +23,24 @@ pub(super) fn serve(file: &Path, registry: &Registry) -> anyhow::Result<()> {
 
 async fn run(config: &Config) -> anyhow::Result<()> {
     let listeners = Listeners::bind(config)?;
-    let ganglion = Ganglion::start(config).await?;
+    let wire_listeners = WireListeners::bind(&config.wire)?;
+    let bridges = Arc::<Bridges>::default();
+    let ganglion = Ganglion::start_with(config, Arc::clone(&bridges) as Arc<dyn Homeserver>).await?;
     for warning in ganglion.warnings() {
         tracing::warn!("{warning}");
     }
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let server = Server::start(config, listeners, &ganglion)?;
-    print(&banner(config, &ganglion, &server))?;
+    let wire = WireServer::start(config, wire_listeners, &ganglion, &bridges)?;
+    print(&banner(config, &ganglion, &server, &wire))?;
 
     tokio::select! {
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
     }
     tokio::select! {
-        () = server.drain() => {}
+        _ = join(server.drain(), wire.drain()) => {}
         _ = interrupt.recv() => tracing::warn!("SIGINT again: calls that are under way are cut off"),
         _ = terminate.recv() => tracing::warn!("SIGTERM again: calls that are under way are cut off"),
     }
@@ -44,7 +50,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
 }
 
 /// What listens where, and which modules serve which callbacks.
-fn banner(config: &Config, ganglion: &Ganglion, server: &Server) -> String {
+fn banner(config: &Config, ganglion: &Ganglion, server: &Server, wire: &WireServer) -> String {
     let mut text = format!("ganglion {} for {}\n", env!("CARGO_PKG_VERSION"), config.server_name);
     for module in &config.modules {
         let _ = writeln!(
@@ -61,6 +67,12 @@ fn banner(config: &Config, ganglion: &Ganglion, server: &Server) -> String {
     };
     let _ = writeln!(text, "http listening on {}", server.http());
     let _ = writeln!(text, "admin listening on {}", server.admin());
+    if let Some(socket) = wire.socket() {
+        let _ = writeln!(text, "wire listening on {}", socket.display());
+    }
+    if let Some(address) = wire.tcp() {
+        let _ = writeln!(text, "wire listening on {address}");
+    }
     let _ = writeln!(
         text,
         "ready: {} modules, admin {token}",

@@ -66,9 +66,5 @@ fn unknown(callback: &str) -> HttpError {
 
 /// What is wrong with the arguments.
 pub(super) fn args_error(error: &JsonError) -> HttpError {
-    let errcode = match error {
-        JsonError::Missing { .. } => "M_MISSING_PARAM",
-        _ => "M_INVALID_PARAM",
-    };
-    HttpError::bad_request(errcode, error.to_string())
+    HttpError::bad_request(error.errcode(), error.to_string())
 }
