@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Union
 
 from synapse.api.constants import EventTypes
-from synapse.events import EventBase
 
 if TYPE_CHECKING:
     from synapse.api.presence import UserPresenceState
     from synapse.config.repository import MediaUploadLimit
+    from synapse.events import EventBase
     from synapse.http.site import SynapseRequest
     from synapse.media._base import FileInfo
     from synapse.module_api import ProfileInfo, Requester
@@ -29,8 +29,6 @@ JsonDict = dict[str, Any]
 
 def default(value: Any) -> Any:
     """The `default` hook of the JSON encoder: one level of a value that the standard library does not know."""
-    if isinstance(value, EventBase):
-        return event(value)
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, (set, frozenset)):
@@ -42,14 +40,14 @@ def default(value: Any) -> Any:
 def event(event: EventBase) -> JsonDict:
     """An event as one object: the PDU, and beside its keys what Synapse knows about it.
 
-    Siblings without a value stay absent. This runs for every event of a homeserver, several times for some.
+    Siblings without a value stay absent. A PDU of another server may have keys of these names; they are not Synapse's word. This runs for
+    every event of a homeserver, several times for some.
     """
     sent = event.get_dict()
     sent["event_id"] = event.event_id
     sent["room_version"] = event.room_version.identifier
-    if "room_id" not in sent:
-        # The room of a v12 create event is computed from the event.
-        sent["room_id"] = event.room_id
+    # The PDU of a v12 create event has none: its room is computed from it.
+    sent["room_id"] = event.room_id
     known = event.internal_metadata
     metadata = known.get_dict()
     if (ordering := known.stream_ordering) is not None:
@@ -57,6 +55,7 @@ def event(event: EventBase) -> JsonDict:
     if (redacted_by := known.redacted_by) is not None:
         metadata["redacted_by"] = redacted_by
     sent["internal_metadata"] = metadata
+    sent.pop("membership", None)
     if sent["type"] == EventTypes.Member:
         # Not every event was validated when it gets here: `event.membership` would raise.
         membership = sent["content"].get("membership")
@@ -64,6 +63,8 @@ def event(event: EventBase) -> JsonDict:
             sent["membership"] = membership
     if (reason := event.rejected_reason) is not None:
         sent["rejected_reason"] = reason
+    else:
+        sent.pop("rejected_reason", None)
     return sent
 
 

@@ -33,6 +33,9 @@ _ERROR: Outcome = {"verdict": "error", "status": 500, "errcode": "M_UNKNOWN", "e
 class Bridge(Protocol):
     """What asks Ganglion."""
 
+    # The largest frame that Ganglion accepts, if that is known.
+    max_frame: int | None
+
     async def ask(
         self, callback: str, args: JsonDict, *, large: Large | None = None, origin_user: str | None = None
     ) -> Outcome:
@@ -95,6 +98,9 @@ class Category:
     def keywords(self, names: frozenset[str], login_types: Any) -> JsonDict:
         """What is registered when these callbacks are announced, by the keywords of Synapse's method."""
         return {name: getattr(self, name) for name in self.names if name in names}
+
+    def _large(self) -> Large:
+        return Large(getattr(self._bridge, "max_frame", None))
 
     async def _ask(
         self, callback: str, args: JsonDict, turn: Callable[[Outcome], T], acting: str | None = None

@@ -10,7 +10,6 @@ from synapse.spam_checker_api import RegistrationBehaviour
 
 from ganglion_synapse import arguments, outcomes
 from ganglion_synapse.callbacks.forwarding import Category, forwarded
-from ganglion_synapse.large import Large
 from ganglion_synapse.outcomes import Spam
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ class SpamChecker(Category):
     async def check_media_file_for_spam(
         self, file_wrapper: ReadableFileWrapper, file_info: FileInfo
     ) -> Literal["NOT_SPAM"] | Codes:
-        large = Large()
+        large = self._large()
         args = {"file_wrapper": large.media(file_wrapper), "file_info": arguments.file_info(file_info)}
         return await self._ask_large("check_media_file_for_spam", args, large, outcomes.media_spam)
 

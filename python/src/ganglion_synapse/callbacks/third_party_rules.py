@@ -37,7 +37,7 @@ class ThirdPartyRules(Category):
     async def check_event_allowed(
         self, event: EventBase, state_events: StateMap[EventBase]
     ) -> tuple[bool, JsonDict | None]:
-        large = Large()
+        large = self._large()
         args = _event_in_state(event, state_events, large)
         return await self._ask_large("check_event_allowed", args, large, outcomes.event_allowed, event.sender)
 
@@ -58,7 +58,7 @@ class ThirdPartyRules(Category):
     async def check_threepid_can_be_invited(
         self, medium: str, address: str, state_events: StateMap[EventBase]
     ) -> bool:
-        large = Large()
+        large = self._large()
         args = {"medium": medium, "address": address, "state_events": large.state(state_events)}
         return await self._ask_large(
             "check_threepid_can_be_invited", args, large, outcomes.allowed_or_refused
@@ -68,7 +68,7 @@ class ThirdPartyRules(Category):
     async def check_visibility_can_be_modified(
         self, room_id: str, state_events: StateMap[EventBase], new_visibility: str
     ) -> bool:
-        large = Large()
+        large = self._large()
         args = {"room_id": room_id, "state_events": large.state(state_events), "new_visibility": new_visibility}
         return await self._ask_large(
             "check_visibility_can_be_modified", args, large, outcomes.allowed_or_refused
@@ -86,7 +86,7 @@ class ThirdPartyRules(Category):
 
     @forwarded
     async def on_new_event(self, event: EventBase, state_events: StateMap[EventBase]) -> None:
-        large = Large()
+        large = self._large()
         args = _event_in_state(event, state_events, large)
         await self._ask_large("on_new_event", args, large, outcomes.notified, event.sender)
 
