@@ -1,16 +1,21 @@
 //! Two homeservers that differ in one thing: where the module runs.
 
 use std::fs;
-use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use ganglion::api::Homeserver as ModulesHomeserver;
+use ganglion::wire::{Bridges, WireListeners, WireServer};
+use ganglion::{Config, Ganglion, registry};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 use crate::client::{Body, Reply};
 use crate::homeserver::Homeserver;
+use crate::scripted::{self, Scripted};
 use crate::transcript;
 
 /// How long something that must happen is looked for. Only a test that fails takes this long.
@@ -23,12 +28,46 @@ struct Side {
     homeserver: Homeserver,
     admin: Mutex<Option<String>>,
     notes: Notes,
+    _hosted: Option<Hosted>,
     _files: TempDir,
+}
+
+/// A Ganglion in this process, as a program that embeds it would run it.
+struct Hosted {
+    _wire: WireServer,
+    _ganglion: Ganglion,
+    _runtime: Runtime,
+}
+
+impl Hosted {
+    fn start(socket: &Path) -> anyhow::Result<Self> {
+        // Nothing is to fail because the machine is busy, and nothing because much failed on purpose.
+        let config = json!({
+            "server_name": "example.com",
+            "wire": { "socket": socket },
+            "dispatch": { "deadline": "60s" },
+            "modules": [{ "module": "test.Scripted", "call_timeout": "50s", "breaker": { "mode": "disabled" } }],
+        });
+        let registry = registry().with::<Scripted>("test.Scripted");
+        let config = Config::from_yaml(&config.to_string(), "ganglion.yaml", &registry)?;
+        let listeners = WireListeners::bind(&config.wire)?;
+        let bridges = Arc::<Bridges>::default();
+        let runtime = Runtime::new().context("cannot start a runtime")?;
+        let homeserver = Arc::clone(&bridges) as Arc<dyn ModulesHomeserver>;
+        let ganglion = runtime.block_on(Ganglion::start_with(&config, homeserver))?;
+        let wire = WireServer::start(&config, listeners, &ganglion, &bridges)?;
+        Ok(Self {
+            _wire: wire,
+            _ganglion: ganglion,
+            _runtime: runtime,
+        })
+    }
 }
 
 /// Where the module writes down what it was told.
 enum Notes {
     File(PathBuf),
+    Memory,
 }
 
 impl Notes {
@@ -39,6 +78,7 @@ impl Notes {
                 // The last line may not be whole yet.
                 Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
             }
+            Self::Memory => Ok(scripted::notes()),
         }
     }
 }
@@ -54,6 +94,24 @@ impl Side {
             homeserver: Homeserver::start_with(&modules, &settings())?,
             admin: Mutex::default(),
             notes: Notes::File(notes),
+            _hosted: None,
+            _files: files,
+        })
+    }
+
+    /// The module in a Ganglion, which Synapse asks through the bridge.
+    fn bridged() -> anyhow::Result<Self> {
+        let files = tempfile::tempdir().context("cannot make a directory for a socket")?;
+        let socket = files.path().join("ganglion.sock");
+        let hosted = Hosted::start(&socket)?;
+        let config = json!({ "socket": socket, "call_timeout": "60s" });
+        let modules = json!([{ "module": "ganglion_synapse.Bridge", "config": config }]);
+        Ok(Self {
+            name: "behind Ganglion",
+            homeserver: Homeserver::start_with(&modules, &settings())?,
+            admin: Mutex::default(),
+            notes: Notes::Memory,
+            _hosted: Some(hosted),
             _files: files,
         })
     }
@@ -76,26 +134,39 @@ fn settings() -> Value {
 }
 
 /// Both, started once for all tests.
-fn sides() -> &'static [Side] {
-    static SIDES: OnceLock<Vec<Side>> = OnceLock::new();
+fn sides() -> &'static [Side; 2] {
+    static SIDES: OnceLock<[Side; 2]> = OnceLock::new();
     SIDES.get_or_init(|| {
-        let start = || anyhow::Ok(vec![Side::inside()?]);
+        let start = || {
+            std::thread::scope(|scope| {
+                let inside = scope.spawn(Side::inside);
+                let bridged = Side::bridged()?;
+                let inside = inside.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+                anyhow::Ok([inside, bridged])
+            })
+        };
         start().unwrap_or_else(|error| panic!("{error:?}"))
     })
 }
 
 /// Plays a scenario on both and shows that clients and modules cannot tell the difference.
 pub(crate) fn on_both(scenario: impl Fn(&Stage) -> anyhow::Result<()>) {
-    let told: Vec<_> = sides().iter().map(|side| (side.name, play(side, &scenario))).collect();
-    for pair in told.windows(2) {
-        let [(one, first), (other, second)] = pair else {
-            continue;
-        };
-        for (first, second) in first.iter().zip(second) {
-            assert_eq!(first, second, "{one} (left) and {other} (right) differ");
-        }
-        assert_eq!(first.len(), second.len());
+    let [inside, bridged] = sides();
+    let (expected, found) = (play(inside, &scenario), play(bridged, &scenario));
+    for (expected, found) in expected.iter().zip(&found) {
+        assert_eq!(
+            expected, found,
+            "{} (left) and {} (right) differ",
+            inside.name, bridged.name
+        );
     }
+    assert_eq!(expected.len(), found.len());
+}
+
+/// Plays a scenario behind Ganglion alone, because Synapse itself would not survive it.
+pub(crate) fn behind_ganglion(scenario: impl Fn(&Stage) -> anyhow::Result<()>) {
+    let [_, bridged] = sides();
+    play(bridged, &scenario);
 }
 
 fn play(side: &'static Side, scenario: &impl Fn(&Stage) -> anyhow::Result<()>) -> Vec<String> {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{WORDS, assert_error, assert_ok, assert_refused};
 use crate::client::Body;
-use crate::sides::on_both;
+use crate::sides::{behind_ganglion, on_both};
 
 #[test]
 fn a_room_is_created_unless_the_module_objects() {
@@ -237,6 +237,24 @@ fn a_room_is_shut_down_unless_the_module_keeps_it() {
         assert_error(&delete(&kept)?, 403, "M_FORBIDDEN");
         assert_eq!(stage.noted("check_can_shutdown_room", &kept)?[1], admin.id);
         assert_ok(&delete(&other)?);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_denial_with_reserved_fields_is_answered_without_them() {
+    behind_ganglion(|stage| {
+        let reply = stage
+            .user("rosa")?
+            .post("createRoom", &json!({ "name": "deny-reserved" }))?;
+        assert_error(&reply, 403, "M_FORBIDDEN");
+        let fields: Vec<_> = reply
+            .body
+            .as_object()
+            .into_iter()
+            .flat_map(|body| body.keys())
+            .collect();
+        assert_eq!(fields, ["errcode", "error", "org.example.sent"]);
         Ok(())
     });
 }
