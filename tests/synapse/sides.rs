@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -177,7 +177,7 @@ fn play(side: &'static Side, scenario: &impl Fn(&Stage) -> anyhow::Result<()>) -
     if let Err(error) = scenario(&stage) {
         panic!("the scenario broke off: {error:?}");
     }
-    std::mem::take(&mut *stage.lines.lock().expect("a scenario has one thread"))
+    std::mem::take(&mut *stage.lines())
 }
 
 /// Where a scenario is played. What it asks with [`Stage::ask`] or [`Actor`] is compared.
@@ -190,7 +190,7 @@ impl Drop for Stage {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("---- {} ----", self.side.name);
-            for line in &*self.lines.lock().expect("a scenario has one thread") {
+            for line in &*self.lines() {
                 eprintln!("{line}");
             }
             eprintln!("---- Synapse ----\n{}\n", self.side.homeserver.tail());
@@ -267,8 +267,12 @@ impl Stage {
         self.side.homeserver.client().ask(method, path, token, body)
     }
 
+    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn record(&self, line: String) {
-        self.lines.lock().expect("a scenario has one thread").push(line);
+        self.lines().push(line);
     }
 
     /// Waits until the module was told something by this callback that mentions `about`, and returns the args.
@@ -341,12 +345,8 @@ impl Actor<'_> {
 
     /// Sends an event.
     pub(crate) fn event(&self, room: &str, event_type: &str, content: &Value) -> anyhow::Result<Reply> {
-        let transaction = self.stage.side.homeserver.client().transaction();
-        let path = client(&format!("rooms/{room}/send/{event_type}/t{transaction}"));
-        let reply = self.stage.peek("PUT", &path, Some(&self.token), &Body::Json(content))?;
-        self.stage
-            .record(transcript::line(&format!("{event_type} {content}"), &reply));
-        Ok(reply)
+        let transaction = self.stage.lines().len();
+        self.put(&format!("rooms/{room}/send/{event_type}/{transaction}"), content)
     }
 
     /// Sends a state event.

@@ -47,7 +47,10 @@ fn kind(key: &str, word: &str) -> Option<&'static str> {
     if word.len() == 10 && word.bytes().all(|byte| byte.is_ascii_uppercase()) {
         return Some("<device>");
     }
-    if word.len() == 13 && is_number {
+    if word.contains("_0_0_0_") {
+        return Some("<position>");
+    }
+    if is_number && (word.len() == 13 || key.ends_with("_ts")) {
         return Some("<time>");
     }
     if is_number && ["age", "retry_after_ms"].contains(&key) && word != "2000" {
@@ -58,9 +61,9 @@ fn kind(key: &str, word: &str) -> Option<&'static str> {
 
 #[test]
 fn what_is_random_is_replaced_and_the_rest_is_kept() {
-    let text = r#"GET /rooms/!abcdefghijklmnopqr:example.com/state {"age":12,"device_id":"ABCDEFGHIJ","n":12,"at":1766000000000}"#;
+    let text = r#"GET /rooms/!abcdefghijklmnopqr:example.com/state {"age":12,"device_id":"ABCDEFGHIJ","n":12,"at":1766000000000,"x_ts":1}"#;
     assert_eq!(
         plain(text),
-        r#"GET /rooms/<room>:example.com/state {"age":<duration>,"device_id":"<device>","n":12,"at":<time>}"#
+        r#"GET /rooms/<room>:example.com/state {"age":<duration>,"device_id":"<device>","n":12,"at":<time>,"x_ts":<time>}"#
     );
 }
