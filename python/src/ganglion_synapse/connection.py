@@ -39,9 +39,16 @@ Connect = Callable[[Factory], "Deferred[Any]"]
 
 def connector(address: str | TcpAddress, reactor: Any) -> Connect:
     """How to connect to an address."""
-    if isinstance(address, TcpAddress):
-        return HostnameEndpoint(reactor, address.host, address.port).connect
-    return UNIXClientEndpoint(reactor, address).connect
+    if not isinstance(address, TcpAddress):
+        return UNIXClientEndpoint(reactor, address).connect
+    endpoint = HostnameEndpoint(reactor, address.host, address.port)
+
+    def connected(wire: Any) -> Any:
+        wire.transport.setTcpNoDelay(True)
+        wire.transport.setTcpKeepAlive(True)
+        return wire
+
+    return lambda factory: endpoint.connect(factory).addCallback(connected)
 
 
 class Connection:
@@ -69,6 +76,8 @@ class Connection:
         self._announced = announced
         self._jitter = jitter
 
+        self.max_frame: int | None = None
+        """The largest frame that Ganglion accepts, once it has said it."""
         self._wire: Wire | None = None
         self._open = False
         """Whether the wire takes calls: its hello was answered, and nobody said goodbye."""
@@ -193,6 +202,7 @@ class Connection:
         attempt = self._connect(Factory.forProtocol(self._new_wire))
         self._attempt_timer = self._clock.callLater(ATTEMPT_LIMIT, self._attempt_took_long, attempt)
         attempt.addCallbacks(self._connected, self._unreachable)
+        attempt.addErrback(lambda failure: logger.error("connecting failed: %s", failure.getTraceback()))
 
     def _new_wire(self) -> Wire:
         notes = {"announce": self._announce}
@@ -214,10 +224,6 @@ class Connection:
             wire.abort("stopping")
             return
         self._wire = wire
-        transport = wire.transport
-        if hasattr(transport, "getPeer") and getattr(transport.getPeer(), "port", None) is not None:
-            transport.setTcpNoDelay(True)
-            transport.setTcpKeepAlive(True)
         hello = wire.call("hello", self._introduction.to_json())
         hello.addCallback(self._welcomed, wire)
         hello.addErrback(self._unwelcome, wire)
@@ -226,7 +232,7 @@ class Connection:
         welcome = Welcome.read(answer, self._introduction.server_name)
         self._cancel("_attempt_timer")
         self._cancel("_patience_timer")
-        wire.peer_max_frame = welcome.max_frame
+        self.max_frame = wire.peer_max_frame = welcome.max_frame
         wire.greeted = True
         self._window = welcome.window
         self._open = True

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from .arguments import default
+
 MAX_DEPTH = 256
 """How deep a message may be nested."""
 
@@ -16,7 +18,9 @@ _DIGITS = 308
 _LONG_NUMBER = b"0" * _DIGITS
 _ONLY_DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False).encode
+_encode = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False, default=default
+).encode
 _decode = json.JSONDecoder().decode
 
 
@@ -37,7 +41,7 @@ def encode(value: Any) -> bytes:
         body = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
     # Looking at every value would cost more than encoding it; these two look at bytes.
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH - _AROUND or _LONG_NUMBER in body.translate(_ONLY_DIGITS):
-        _check(value)
+        _check(body)
     return body
 
 
@@ -46,14 +50,17 @@ def decode(frame: bytes) -> Any:
     return _decode(frame.decode())
 
 
-def _check(value: Any) -> None:
-    level = [value]
+def _check(body: bytes) -> None:
+    try:
+        level = [decode(body)]
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     for _ in range(MAX_DEPTH - _AROUND):
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
                 below.extend(item.values())
-            elif isinstance(item, (list, tuple)):
+            elif isinstance(item, list):
                 below.extend(item)
             elif isinstance(item, int) and abs(item) >= 10**_DIGITS:
                 raise ValueError("a number that is too large")

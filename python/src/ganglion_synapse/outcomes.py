@@ -259,8 +259,8 @@ def admin_response(outcome: Outcome) -> Any:
     """The answer of a legacy admin endpoint, any JSON."""
     value = _value(outcome)
     if value is None:
-        # The module that owned the callback has left.
-        raise RuntimeError("no module of Ganglion answers this request")
+        # The module that owned the callback has left. Synapse has taken its own answer away when the callback was registered.
+        raise internal_error()
     return value
 
 

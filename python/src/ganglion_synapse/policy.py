@@ -60,13 +60,13 @@ class Policy:
         """What this failure counts as: `pass`, `deny`, `error` or `synapse`."""
         return next((rule.then for rule in self.rules if rule.decides(callback, kind, origin)), "synapse")
 
-    def outcome(self, callback: str, kind: str, origin: str) -> Outcome:
-        """The outcome that a failure has."""
+    def outcome(self, callback: str, kind: str, origin: str, on_failure: str | None = None) -> Outcome:
+        """The outcome that a failure has. `on_failure` is what `synapse` means, if not what the reference says."""
         then = self.then(callback, kind, origin)
         if then == "deny":
             return _denial("M_FORBIDDEN")
         if then == "synapse":
-            then = CALLBACKS[callback].on_failure
+            then = on_failure or CALLBACKS[callback].on_failure
             if then == "deny":
                 # on_create_room alone: Synapse words it by itself.
                 return _denial("M_UNKNOWN")

@@ -1,0 +1,66 @@
+"""A real homeserver for the tests: in this process, with a database in memory, listening nowhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from synapse.app.homeserver import SynapseHomeServer, create_homeserver
+from synapse.config.homeserver import HomeServerConfig
+from synapse.logging.context import LoggingContext, PreserveLoggingContext
+from synapse.module_api import ModuleApi
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+T = TypeVar("T")
+
+# Guards nothing: no other server ever sees what it signs.
+SIGNING_KEY = "ed25519 a_test ZnJlc2ggdGVzdCBzZWVkIG9mIGdhbmdsaW9uLCAzMmI"
+
+
+class HomeserverTestCase(TestCase):
+    """Each test has a homeserver of its own, for `example.com`."""
+
+    hs: SynapseHomeServer
+    api: ModuleApi
+
+    def setUp(self) -> None:
+        # Shutting down in the middle of its background work is loud.
+        for noisy in ("synapse", "py.warnings"):
+            logger = logging.getLogger(noisy)
+            self.addCleanup(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL + 1)
+        config = HomeServerConfig()
+        settings = {
+            "server_name": "example.com",
+            "report_stats": False,
+            "signing_key": SIGNING_KEY,
+            "trusted_key_servers": [],
+            "federation_domain_whitelist": [],
+            "database": {"name": "sqlite3", "args": {"database": ":memory:", "cp_min": 1, "cp_max": 1}},
+            "media_store_path": self.mktemp(),
+            "pid_file": self.mktemp(),
+            "macaroon_secret_key": "x",
+            "form_secret": "x",
+            "listeners": [],
+        }
+        config.parse_config_dict(settings, "", "")
+        self.hs = create_homeserver(config, reactor)
+        self.hs.setup()
+        self.api = self.hs.get_module_api()
+        self.addCleanup(self._shut_down)
+
+    def in_synapse(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:
+        """Runs something as Synapse runs a request."""
+
+        async def run() -> T:
+            with LoggingContext(name="test", server_name="example.com"):
+                return await work
+
+        with PreserveLoggingContext():
+            return Deferred.fromCoroutine(run())
+
+    def _shut_down(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.hs.shutdown())
