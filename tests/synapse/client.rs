@@ -102,7 +102,7 @@ impl Client {
     }
 
     /// A number that no other request of this client has.
-    pub(crate) fn transaction(&self) -> u32 {
+    fn transaction(&self) -> u32 {
         self.transactions.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -159,6 +159,11 @@ impl User<'_> {
             .filter_map(|event| event["content"]["body"].as_str())
             .map(str::to_owned)
             .collect())
+    }
+
+    /// The access token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
     }
 
     fn ask(&self, method: &str, path: &str, body: &Body<'_>) -> anyhow::Result<Reply> {

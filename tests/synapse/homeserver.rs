@@ -87,6 +87,16 @@ impl Homeserver {
         &self.client
     }
 
+    /// Returns once this many lines of its log say so.
+    pub(crate) fn wait_for_lines(&self, text: &str, count: usize) -> anyhow::Result<()> {
+        self.process.wait_for_lines(text, count)
+    }
+
+    /// How many lines of its log say so.
+    pub(crate) fn count_lines(&self, text: &str) -> usize {
+        self.process.count_lines(text)
+    }
+
     /// What it has printed of late.
     pub(crate) fn tail(&self) -> String {
         self.process.tail()

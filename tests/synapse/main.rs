@@ -5,6 +5,7 @@
 mod antispam;
 mod bridge;
 mod client;
+mod failures;
 mod ganglion;
 mod homeserver;
 mod process;

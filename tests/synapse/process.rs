@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 /// How long a line may be waited for: long for a busy machine, yet it ends. No test takes this long unless it fails.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -56,6 +56,36 @@ impl Process {
                 self.name
             )
         })
+    }
+
+    /// Returns once this many lines say so, old ones counted.
+    pub(crate) fn wait_for_lines(&self, text: &str, count: usize) -> anyhow::Result<()> {
+        let enough = |lines: &[String]| lines.iter().filter(|line| line.contains(text)).count() >= count;
+        let is_there = enough(&self.output.wait_while(|lines| !enough(lines)).text);
+        ensure!(is_there, "{} has not printed {text:?} {count} times", self.name);
+        Ok(())
+    }
+
+    /// How many lines so far say so.
+    pub(crate) fn count_lines(&self, text: &str) -> usize {
+        self.output
+            .lock()
+            .text
+            .iter()
+            .filter(|line| line.contains(text))
+            .count()
+    }
+
+    /// Keeps the child from running, as a debugger would, or lets it run again.
+    pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let kill = format!("kill -{name} {}", self.child.id());
+        let status = Command::new("sh").arg("-c").arg(kill).status();
+        ensure!(
+            status.context("cannot run sh")?.success(),
+            "cannot signal {}",
+            self.name
+        );
+        Ok(())
     }
 
     /// The last lines.
