@@ -9,8 +9,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from synapse.events import EventBase
+from synapse.http.servlet import parse_json_object_from_request
+from synapse.http.site import SynapseRequest
 from synapse.module_api import (
     NOT_SPAM,
+    PRESENCE_ALL_USERS,
     JsonDict,
     LoginResponse,
     MediaUploadLimit,
@@ -69,6 +72,7 @@ def word_of(content: Any) -> str:
 
 class Scripted:
     def __init__(self, config: JsonDict, api: ModuleApi) -> None:
+        self._api = api
         self._notes = open(config["notes"], "a", encoding="utf-8")
         self._kept_rooms: set[str] = set()
         api.register_spam_checker_callbacks(
@@ -103,6 +107,9 @@ class Scripted:
             is_user_expired=self.is_user_expired,
             on_user_registration=self.on_user_registration,
             on_user_login=self.on_user_login,
+            on_legacy_send_mail=self.on_legacy_send_mail,
+            on_legacy_renew=self.on_legacy_renew,
+            on_legacy_admin_request=self.on_legacy_admin_request,
         )
         api.register_password_auth_provider_callbacks(
             auth_checkers={
@@ -149,6 +156,11 @@ class Scripted:
         self.note("check_event_for_spam", told_of(event))
         if "deny-legacy" in body:
             return "a text of the module"
+        if body.startswith("echo"):
+            # Sending it makes Synapse ask this function about the echo.
+            content = {"msgtype": "m.notice", "body": body.removeprefix("echo ")}
+            echo = {"type": event.type, "room_id": event.room_id, "sender": event.sender, "content": content}
+            await self._api.create_and_send_event_into_room(echo)
         return decide(body)
 
     async def user_may_join_room(self, user: str, room: str, is_invited: bool) -> Any:
@@ -258,6 +270,10 @@ class Scripted:
             }
         if word == "replace-badly":
             return True, {}
+        if word == "by-admin":
+            return await self._api.is_user_admin(event.sender), None
+        if word == "by-alias":
+            await self._api.lookup_room_alias("#nowhere" + HOST)
         if word == "by-topic":
             topic = state_events.get(("m.room.topic", ""))
             return topic is None or topic.content.get("topic") != "silence", None
@@ -295,7 +311,10 @@ class Scripted:
     ) -> bool:
         self.note("check_visibility_can_be_modified", room_id, new_visibility)
         topic = state_events.get(("m.room.topic", ""))
-        return topic is None or topic.content.get("topic") != "secret"
+        if topic is None:
+            return True
+        raise_if_told(topic.content["topic"])
+        return topic.content["topic"] != "secret"
 
     async def check_can_shutdown_room(self, user_id: str | None, room_id: str) -> bool:
         self.note("check_can_shutdown_room", user_id, room_id)
@@ -303,6 +322,7 @@ class Scripted:
 
     async def check_can_deactivate_user(self, user_id: str, by_admin: bool) -> bool:
         self.note("check_can_deactivate_user", user_id, by_admin)
+        raise_if_told(localpart(user_id))
         return "keep" not in localpart(user_id)
 
     async def on_new_event(self, event: EventBase, state_events: StateMap[EventBase]) -> None:
@@ -353,6 +373,19 @@ class Scripted:
         self.note("on_user_login", user_id, auth_provider_type, auth_provider_id)
         if localpart(user_id).startswith("welcomed"):
             raise_if_told(localpart(user_id))
+
+    async def on_legacy_send_mail(self, user_id: str) -> None:
+        self.note("on_legacy_send_mail", user_id)
+        raise_if_told(localpart(user_id))
+
+    async def on_legacy_renew(self, renewal_token: str) -> tuple[bool, bool, int]:
+        raise_if_told(renewal_token)
+        return renewal_token == "good", renewal_token == "stale", 1_766_000_000_000
+
+    async def on_legacy_admin_request(self, request: SynapseRequest) -> int:
+        body = parse_json_object_from_request(request)
+        raise_if_told(body["user_id"])
+        return body["expiration_ts"] + 1
 
     # Password auth provider.
 
@@ -423,7 +456,9 @@ class Scripted:
                 users.setdefault("@watcher" + HOST, set()).add(update)
         return users
 
-    async def get_interested_users(self, user_id: str) -> set[str]:
+    async def get_interested_users(self, user_id: str) -> set[str] | str:
+        if localpart(user_id) == "omniscient":
+            return PRESENCE_ALL_USERS
         return {"@star" + HOST} if localpart(user_id) == "watcher" else set()
 
     # Background update controller.
@@ -495,6 +530,8 @@ class Scripted:
         user = localpart(user_id)
         if user.startswith("hasty"):
             return RatelimitOverride(1000.0, 1000)
+        if user.startswith("boundless"):
+            return RatelimitOverride(0.0, 1)
         return RatelimitOverride(0.001, 2) if user.startswith("slow") else None
 
 

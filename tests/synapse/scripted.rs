@@ -11,14 +11,15 @@ use ganglion::api::{
     DefaultBatchSize, Denial, Event, EventVerdict, Expiry, GetDisplaynameForRegistration, GetInterestedUsers,
     GetMediaConfigForUser, GetMediaUploadLimitsForUser, GetRatelimitOverrideForUser, GetUsernameForRegistration,
     GetUsersForStates, InterestedUsers, Is3pidAllowed, IsUserAllowedToUploadMediaOfSize, IsUserExpired, JsonObject,
-    Login, LoginTypes, MatrixError, MediaConfig, MediaRepositoryCallbacks, MediaUploadLimit, MediaUploadLimits,
-    MinBatchSize, Module, ModuleApi, ModuleError, NoConfig, OnAccountDataUpdated, OnAddUserThirdPartyIdentifier,
-    OnCreateRoom, OnLoggedOut, OnMediaUploadLimitExceeded, OnNewEvent, OnProfileUpdate,
-    OnRemoveUserThirdPartyIdentifier, OnThreepidBind, OnUpdate, OnUserDeactivationStatusChanged, OnUserLogin,
-    OnUserRegistration, OwnedUserId, PasswordAuthProviderCallbacks, Presence, PresenceRouterCallbacks,
-    RatelimitCallbacks, RatelimitOverride, RegistrationVerdict, RoomVerdict, SpamCheckerCallbacks,
-    ThirdPartyRulesCallbacks, UpdateWindow, UserId, UserMayCreateRoom, UserMayCreateRoomAlias, UserMayInvite,
-    UserMayJoinRoom, UserMayPublishRoom, UserMaySend3pidInvite, UserMaySendStateEvent, UsersForStates, Verdict,
+    LegacyRenewal, Login, LoginTypes, MatrixError, MediaConfig, MediaRepositoryCallbacks, MediaUploadLimit,
+    MediaUploadLimits, MinBatchSize, Module, ModuleApi, ModuleError, NoConfig, OnAccountDataUpdated,
+    OnAddUserThirdPartyIdentifier, OnCreateRoom, OnLegacyAdminRequest, OnLegacyRenew, OnLegacySendMail, OnLoggedOut,
+    OnMediaUploadLimitExceeded, OnNewEvent, OnProfileUpdate, OnRemoveUserThirdPartyIdentifier, OnThreepidBind,
+    OnUpdate, OnUserDeactivationStatusChanged, OnUserLogin, OnUserRegistration, OwnedUserId,
+    PasswordAuthProviderCallbacks, Presence, PresenceRouterCallbacks, RatelimitCallbacks, RatelimitOverride,
+    RegistrationVerdict, RoomVerdict, SpamCheckerCallbacks, ThirdPartyRulesCallbacks, UpdateWindow, UserId,
+    UserMayCreateRoom, UserMayCreateRoomAlias, UserMayInvite, UserMayJoinRoom, UserMayPublishRoom,
+    UserMaySend3pidInvite, UserMaySendStateEvent, UsersForStates, Verdict,
 };
 use serde_json::{Value, json};
 
@@ -110,8 +111,9 @@ fn user(localpart: &str) -> Result<OwnedUserId, ModuleError> {
 }
 
 /// The module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Scripted {
+    api: ModuleApi<Self>,
     kept_rooms: Mutex<BTreeSet<String>>,
 }
 
@@ -125,7 +127,10 @@ impl Module for Scripted {
             AccountValidityCallbacks::new()
                 .is_user_expired(Self::is_user_expired)
                 .on_user_registration(Self::on_user_registration)
-                .on_user_login(Self::on_user_login),
+                .on_user_login(Self::on_user_login)
+                .on_legacy_send_mail(Self::on_legacy_send_mail)
+                .on_legacy_renew(Self::on_legacy_renew)
+                .on_legacy_admin_request(Self::on_legacy_admin_request),
         )?;
         api.register_password_auth_provider_callbacks(password_auth_provider())?;
         api.register_presence_router_callbacks(
@@ -155,7 +160,16 @@ impl Module for Scripted {
         api.register_ratelimit_callbacks(
             RatelimitCallbacks::new().get_ratelimit_override_for_user(Self::get_ratelimit_override_for_user),
         )?;
-        Ok(Self::default())
+        Ok(Self {
+            api: api.clone(),
+            kept_rooms: Mutex::default(),
+        })
+    }
+}
+
+impl Scripted {
+    async fn ask_homeserver(&self, method: &'static str, args: Value) -> Result<Value, ModuleError> {
+        Ok(self.api.homeserver().call(method, args).await?)
     }
 }
 
@@ -211,6 +225,16 @@ impl Scripted {
             return Ok(Verdict::Pass);
         };
         note(json!(["check_event_for_spam", told_of(&args.event)]));
+        if let Some(echo) = body.strip_prefix("echo ") {
+            // Sending it makes Synapse ask this function about the echo.
+            let content = json!({ "msgtype": "m.notice", "body": echo });
+            let CheckEventForSpam { event, .. } = args;
+            let echo = json!({
+                "type": event.event_type, "room_id": event.room_id, "sender": event.sender, "content": content,
+            });
+            self.ask_homeserver("create_and_send_event_into_room", json!({ "event_dict": echo }))
+                .await?;
+        }
         if body.contains("deny-legacy") {
             return Ok(Verdict::Deny(Denial::forbidden().with_error("a text of the module")));
         }
@@ -349,6 +373,15 @@ impl Scripted {
                 return Ok(EventVerdict::Replace(replacement));
             }
             "replace-badly" => return Ok(EventVerdict::Replace(JsonObject::new())),
+            "by-admin" => {
+                let args = json!({ "user_id": event.sender });
+                self.ask_homeserver("is_user_admin", args).await? == true
+            }
+            "by-alias" => {
+                let args = json!({ "room_alias": "#nowhere:example.com" });
+                self.ask_homeserver("lookup_room_alias", args).await?;
+                true
+            }
             "by-topic" => {
                 let topic = state_events.get("m.room.topic", "").await?;
                 topic.is_none_or(|topic| text(&topic.content, "topic") != "silence")
@@ -417,10 +450,12 @@ impl Scripted {
             args.room_id,
             args.new_visibility
         ]));
-        let topic = args.state_events.get("m.room.topic", "").await?;
-        Ok(unless(
-            topic.is_some_and(|topic| text(&topic.content, "topic") == "secret"),
-        ))
+        let Some(topic) = args.state_events.get("m.room.topic", "").await? else {
+            return Ok(Verdict::Pass);
+        };
+        let topic = text(&topic.content, "topic");
+        fail_if_told(topic)?;
+        Ok(unless(topic == "secret"))
     }
 
     async fn check_can_shutdown_room(&self, args: &CheckCanShutdownRoom) -> Result<Verdict, ModuleError> {
@@ -430,6 +465,7 @@ impl Scripted {
 
     async fn check_can_deactivate_user(&self, args: &CheckCanDeactivateUser) -> Result<Verdict, ModuleError> {
         note(json!(["check_can_deactivate_user", args.user_id, args.by_admin]));
+        fail_if_told(args.user_id.localpart())?;
         Ok(unless(args.user_id.localpart().contains("keep")))
     }
 
@@ -534,6 +570,30 @@ impl Scripted {
             fail_if_told(args.user_id.localpart())?;
         }
         Ok(())
+    }
+
+    async fn on_legacy_send_mail(&self, args: &OnLegacySendMail) -> Result<(), ModuleError> {
+        note(json!(["on_legacy_send_mail", args.user_id]));
+        fail_if_told(args.user_id.localpart())
+    }
+
+    async fn on_legacy_renew(&self, args: &OnLegacyRenew) -> Result<LegacyRenewal, ModuleError> {
+        let token = args.renewal_token.expose();
+        fail_if_told(token)?;
+        Ok(LegacyRenewal::new(
+            token == "good",
+            token == "stale",
+            1_766_000_000_000_i64,
+        ))
+    }
+
+    async fn on_legacy_admin_request(&self, args: &OnLegacyAdminRequest) -> Result<Value, ModuleError> {
+        let body: JsonObject = serde_json::from_slice(args.request.expose().body_base64.bytes())?;
+        fail_if_told(text(&body, "user_id"))?;
+        let expiration = body.get("expiration_ts").and_then(Value::as_i64);
+        Ok(json!(
+            expiration.ok_or_else(|| ModuleError::message("no expiration_ts"))? + 1
+        ))
     }
 
     async fn check_password(&self, args: &AuthCheckers) -> Result<Option<AuthenticatedUser>, ModuleError> {
@@ -663,6 +723,9 @@ impl Scripted {
     }
 
     async fn get_interested_users(&self, args: &GetInterestedUsers) -> Result<InterestedUsers, ModuleError> {
+        if args.user_id.localpart() == "omniscient" {
+            return Ok(InterestedUsers::All);
+        }
         let star = (args.user_id.localpart() == "watcher")
             .then(|| user("star"))
             .transpose()?;
@@ -768,6 +831,9 @@ impl Scripted {
         let user = args.user_id.localpart();
         if user.starts_with("hasty") {
             return Ok(Some(RatelimitOverride::new(1000.0, 1000)));
+        }
+        if user.starts_with("boundless") {
+            return Ok(Some(RatelimitOverride::new(0.0, 1)));
         }
         Ok(user.starts_with("slow").then(|| RatelimitOverride::new(0.001, 2)))
     }

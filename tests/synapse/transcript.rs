@@ -50,7 +50,8 @@ fn kind(key: &str, word: &str) -> Option<&'static str> {
     if word.contains("_0_0_0_") {
         return Some("<position>");
     }
-    if is_number && (word.len() == 13 || key.ends_with("_ts")) {
+    // Synapse writes down when a user was seen now and then.
+    if key == "last_seen_ts" || (is_number && (word.len() == 13 || key.ends_with("_ts"))) {
         return Some("<time>");
     }
     if is_number && ["age", "retry_after_ms"].contains(&key) && word != "2000" {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{assert_error, assert_ok, assert_refused};
 use crate::client::Body;
-use crate::sides::{Actor, login, on_both};
+use crate::sides::{Actor, behind_ganglion, login, on_both};
 
 #[test]
 fn an_account_is_made_refused_or_shadow_banned() {
@@ -122,6 +122,11 @@ fn an_account_is_deactivated_unless_the_module_keeps_it() {
         let keeper = stage.user("keep-dora")?;
         assert_error(&deactivate("keep-dora", &keeper, false)?, 403, "M_FORBIDDEN");
         assert_eq!(stage.noted("check_can_deactivate_user", &keeper.id)?[2], false);
+        // What fails here lets pass.
+        for word in ["raise-matrix", "raise-plain"] {
+            let name = format!("leaves-{word}");
+            assert_ok(&deactivate(&name, &stage.user(&name)?, false)?);
+        }
         let (dora, dirk) = (stage.user("dora")?, stage.user("dirk")?);
         assert_ok(&deactivate("dora", &dora, false)?);
         assert_eq!(
@@ -240,6 +245,50 @@ fn a_user_sees_the_presence_that_the_module_routes_to_them() {
             Ok(senders.contains(&json!(star.id)).then_some(senders))
         })?;
         assert!(!seen.contains(&json!(other.id)), "{seen:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_account_is_renewed_by_the_module() {
+    on_both(|stage| {
+        let renew = |token: &str| {
+            let path = format!("/_matrix/client/v3/account_validity/renew?token={token}");
+            stage.ask("GET", &path, &Value::Null)
+        };
+        for (token, status) in [("good", 200), ("stale", 200), ("bad", 404)] {
+            assert_eq!(renew(token)?.status, status, "{token}");
+        }
+        let user = stage.user("renata")?;
+        assert_ok(&user.post("account_validity/send_mail", &json!({}))?);
+        stage.noted("on_legacy_send_mail", &user.id)?;
+        let admin = stage.admin()?;
+        let ask = |user_id: &str| {
+            let body = json!({ "user_id": user_id, "expiration_ts": 41 });
+            admin.send(
+                "POST",
+                "/_synapse/admin/v1/account_validity/validity",
+                &Body::Json(&body),
+            )
+        };
+        assert_eq!(ask(&user.id)?.body, json!({ "expiration_ts": 42 }));
+        for word in ["raise-matrix", "raise-plain"] {
+            assert_refused(&renew(word)?, word);
+            assert_refused(&ask(word)?, word);
+            let user = stage.user(&format!("renata-{word}"))?;
+            assert_refused(&user.post("account_validity/send_mail", &json!({}))?, word);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_user_who_sees_everybody_syncs_even_if_nobody_is_routed_to_them() {
+    behind_ganglion(|stage| {
+        let omniscient = stage.user("omniscient")?;
+        let path = format!("presence/{}/status", omniscient.id);
+        assert_ok(&omniscient.put(&path, &json!({ "presence": "online" }))?);
+        assert_ok(&omniscient.peek("sync?timeout=0")?);
         Ok(())
     });
 }

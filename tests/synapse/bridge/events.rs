@@ -149,3 +149,40 @@ fn fields_of_the_module_are_in_unsigned_beside_the_homeserver_s_own() {
         Ok(())
     });
 }
+
+#[test]
+fn the_module_asks_the_homeserver_while_it_is_asked() {
+    on_both(|stage| {
+        let (aron, admin) = (stage.user("aron")?, stage.admin()?);
+        let rule = |word: &str| json!({ "word": word });
+        let (room, other) = (aron.room(&json!({}))?, admin.room(&json!({}))?);
+        assert_error(&aron.event(&room, RULE, &rule("by-admin"))?, 403, "M_FORBIDDEN");
+        assert_ok(&admin.event(&other, RULE, &rule("by-admin"))?);
+        // An error of the homeserver is passed on to the client.
+        assert_error(&aron.event(&room, RULE, &rule("by-alias"))?, 404, "M_NOT_FOUND");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_the_module_makes_the_homeserver_do_is_asked_about_too() {
+    on_both(|stage| {
+        let ella = stage.user("ella")?;
+        let room = ella.room(&json!({}))?;
+        let say = |text: &str| ella.event(&room, "m.room.message", &json!({ "msgtype": "m.text", "body": text }));
+        assert_ok(&say("echo hello, says ella")?);
+        let messages = ella.get(&format!("rooms/{room}/messages?dir=b&limit=2"))?.body;
+        let bodies: Vec<_> = messages["chunk"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|event| event["content"]["body"].clone())
+            .collect();
+        assert_eq!(bodies, ["echo hello, says ella", "hello, says ella"]);
+        let told = stage.notes("check_event_for_spam", &ella.id)?.len();
+        assert_eq!(told, 2);
+        // The refusal of the echo refuses the message.
+        assert_refused(&say("echo deny-text")?, "deny-text");
+        Ok(())
+    });
+}

@@ -93,6 +93,23 @@ fn a_login_type_of_the_module_is_checked_by_it() {
 }
 
 #[test]
+fn a_user_confirms_who_they_are_to_the_module() {
+    on_both(|stage| {
+        let lukas = stage.user("lukas")?;
+        let delete = |password: &str| {
+            lukas.post(
+                "delete_devices",
+                &json!({ "devices": ["NODEVICE"], "auth": login("lukas", password) }),
+            )
+        };
+        assert_error(&delete("wrong")?, 401, "M_FORBIDDEN");
+        // What a login would run is not run here.
+        assert_ok(&delete("module trip")?);
+        Ok(())
+    });
+}
+
+#[test]
 fn an_address_and_a_password_that_the_module_knows_are_enough() {
     on_both(|stage| {
         stage.user("lola")?;

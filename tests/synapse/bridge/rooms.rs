@@ -58,6 +58,23 @@ fn the_request_for_a_room_is_edited_or_denied_by_the_module() {
 }
 
 #[test]
+fn an_administrator_s_room_and_an_upgraded_one_are_asked_about_as_synapse_does() {
+    on_both(|stage| {
+        let (ulla, admin) = (stage.user("ulla")?, stage.admin()?);
+        admin.room(&json!({ "name": "deny, but for the administrator", "topic": "of ulla" }))?;
+        assert_eq!(stage.noted("on_create_room", "of ulla")?[3], true);
+        assert!(stage.notes("user_may_create_room", "for the administrator")?.is_empty());
+
+        let room = ulla.room(&json!({ "name": "old", "room_version": "10", "topic": "before" }))?;
+        assert_ok(&ulla.post(&format!("rooms/{room}/upgrade"), &json!({ "new_version": "11" }))?);
+        let note = stage.noted("user_may_create_room", "predecessor")?;
+        assert_eq!(note[2]["creation_content"]["room_version"], "11");
+        assert!(stage.notes("on_create_room", "predecessor")?.is_empty());
+        Ok(())
+    });
+}
+
+#[test]
 fn an_invite_is_sent_unless_the_module_objects() {
     on_both(|stage| {
         let (host, guest) = (stage.user("hasty-ines")?, stage.user("ingo")?);
@@ -174,6 +191,12 @@ fn a_room_is_published_unless_the_module_objects() {
         let told = stage.notes("check_visibility_can_be_modified", &secret)?;
         let told: Vec<_> = told.iter().map(|note| note[2].clone()).collect();
         assert_eq!(told, ["private", "public"]);
+        // What fails here lets pass.
+        for word in ["raise-matrix", "raise-plain"] {
+            let room = user.room(&json!({}))?;
+            assert_ok(&user.state(&room, "m.room.topic", "", &json!({ "topic": word }))?);
+            assert_ok(&publish(&room, "public")?);
+        }
         // The way back is not asked about.
         assert_ok(&publish(&secret, "private")?);
         let listed = user.get(&format!("directory/list/room/{open}"))?;
@@ -255,6 +278,19 @@ fn a_denial_with_reserved_fields_is_answered_without_them() {
             .flat_map(|body| body.keys())
             .collect();
         assert_eq!(fields, ["errcode", "error", "org.example.sent"]);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_rate_of_zero_is_no_limit() {
+    behind_ganglion(|stage| {
+        let host = stage.user("boundless-bea")?;
+        let room = host.room(&json!({}))?;
+        for index in 0..6 {
+            let guest = json!({ "user_id": format!("@guest{index}-of-bea:example.com") });
+            assert_ok(&host.post(&format!("rooms/{room}/invite"), &guest)?);
+        }
         Ok(())
     });
 }
