@@ -1,6 +1,7 @@
 //! Servers on threads of their own.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::mpsc;
 
 use ganglion::Ganglion;
@@ -47,7 +48,7 @@ pub(crate) fn ours() -> Served {
         let config = config(&yaml(Tier::Actor, MODULES, machine::cores()), &work::registry());
         let listeners = Listeners::bind(&config).expect("free ports");
         let ganglion = Ganglion::start(&config).await.expect("modules");
-        let server = Server::start(&config, listeners, &ganglion).expect("a server");
+        let server = Server::start(&config, listeners, &ganglion, &Arc::default()).expect("a server");
         (server.admin(), (server, ganglion))
     })
 }

@@ -115,6 +115,7 @@ async def measure(reactor: Any, path: str) -> None:
             figures["ours"].append((end - middle) / (CALLS // at_once * at_once) * 1e6)
         best = {name: min(values) for name, values in figures.items()}
         print(f"{at_once:3} in flight: bare {best['bare']:6.1f} µs, ours {best['ours']:6.1f} µs a call")
+    connection.stop()
     begin = time.perf_counter()
     for _ in range(CALLS):
         encode({"event": EVENT})

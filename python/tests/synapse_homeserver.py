@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -12,12 +13,18 @@ from synapse.logging.context import LoggingContext, PreserveLoggingContext
 from synapse.module_api import ModuleApi
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.python import log
 from twisted.trial.unittest import TestCase
 
 T = TypeVar("T")
 
 # Guards nothing: no other server ever sees what it signs.
 SIGNING_KEY = "ed25519 a_test ZnJlc2ggdGVzdCBzZWVkIG9mIGdhbmdsaW9uLCAzMmI"
+
+
+# A homeserver that is shut down in the middle of its background work is loud about it.
+logging.getLogger("synapse").setLevel(logging.CRITICAL + 1)
 
 
 class HomeserverTestCase(TestCase):
@@ -27,11 +34,6 @@ class HomeserverTestCase(TestCase):
     api: ModuleApi
 
     def setUp(self) -> None:
-        # Shutting down in the middle of its background work is loud.
-        for noisy in ("synapse", "py.warnings"):
-            logger = logging.getLogger(noisy)
-            self.addCleanup(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL + 1)
         config = HomeServerConfig()
         settings = {
             "server_name": "example.com",
@@ -50,7 +52,7 @@ class HomeserverTestCase(TestCase):
         self.hs = create_homeserver(config, reactor)
         self.hs.setup()
         self.api = self.hs.get_module_api()
-        self.addCleanup(self._shut_down)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self._shut_down()))
 
     def in_synapse(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:
         """Runs something as Synapse runs a request."""
@@ -62,5 +64,14 @@ class HomeserverTestCase(TestCase):
         with PreserveLoggingContext():
             return Deferred.fromCoroutine(run())
 
-    def _shut_down(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.hs.shutdown())
+    async def _shut_down(self) -> None:
+        # What is cut off in its work leaves its log context behind, for the next test to stumble over.
+        sender = self.hs.get_federation_sender()
+        while sender._is_processing:  # type: ignore[attr-defined]
+            await deferLater(reactor, 0.01)  # type: ignore[arg-type]
+        await self.hs.shutdown()
+        # What still wanted to begin something is not told apart by Synapse.
+        gc.collect()
+        for failure in self.flushLoggedErrors():
+            if "HomeServer has been shutdown" not in failure.getErrorMessage():
+                log.err(failure)

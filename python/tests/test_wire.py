@@ -144,10 +144,12 @@ class AskedTest(SynchronousTestCase):
         self.assertEqual(len(self.peer.sent()), 1)
 
     def test_frames_may_come_in_pieces(self) -> None:
-        data = frame({"jsonrpc": "2.0", "id": 1, "method": "value"}) * 1
-        for byte in data:
-            self.wire.dataReceived(bytes([byte]))
-        self.assertEqual(len(self.peer.sent()), 1)
+        large = frame({"jsonrpc": "2.0", "id": 1, "method": "value", "unknown": "x" * 5000})
+        data = large + frame({"jsonrpc": "2.0", "id": 2, "method": "value"}) + large
+        for size in (1, 3, 1000, 7000):
+            for start in range(0, len(data), size):
+                self.wire.dataReceived(data[start : start + size])
+            self.assertEqual([answer["id"] for answer in self.peer.sent()], [1, 2, 1])
 
 
 class LargeRequestTest(SynchronousTestCase):

@@ -31,7 +31,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     }
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let server = Server::start(config, listeners, &ganglion)?;
+    let server = Server::start(config, listeners, &ganglion, &bridges)?;
     let wire = WireServer::start(config, wire_listeners, &ganglion, &bridges)?;
     print(&banner(config, &ganglion, &server, &wire))?;
 

@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::Surface;
 use super::error::{HttpError, use_get};
+use crate::wire::WireSnapshot;
 
 /// What the encoder writes.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,6 +36,7 @@ async fn metrics(surface: web::Data<Surface>) -> Result<HttpResponse, HttpError>
         dispatch: dispatch.counts(),
         modules: dispatch.modules().iter().map(ModuleHandle::snapshot).collect(),
         caches: dispatch.caches().statistics(),
+        wire: surface.bridges.counts().snapshot(),
     };
     let text = scrape
         .into_text()
@@ -145,12 +147,34 @@ const OF_DISPATCH: [Reading<DispatchCounts>; 2] = [
     ),
 ];
 
+const OF_WIRE: [Reading<WireSnapshot>; 3] = [
+    (
+        "ganglion_wire_requests",
+        "Requests that came over the wire",
+        MetricType::Counter,
+        |wire| wire.requests,
+    ),
+    (
+        "ganglion_wire_cancelled",
+        "Requests over the wire that were cancelled before they had their answer",
+        MetricType::Counter,
+        |wire| wire.cancelled,
+    ),
+    (
+        "ganglion_wire_refused_connections",
+        "Connections of the wire that did not get past the hello",
+        MetricType::Counter,
+        |wire| wire.refused_connections,
+    ),
+];
+
 /// What there is at one moment.
 #[derive(Debug)]
 struct Scrape {
     dispatch: DispatchCounts,
     modules: Vec<ModuleSnapshot>,
     caches: Vec<CacheStatistics>,
+    wire: WireSnapshot,
 }
 
 impl Scrape {
@@ -256,6 +280,14 @@ impl Collector for Scrape {
             let mut metric = encoder.encode_descriptor(name, help, None, metric_type)?;
             metric.encode_counter::<NoLabelSet, _, u64>(&read(&self.dispatch), None)?;
         }
+        for (name, help, metric_type, read) in OF_WIRE {
+            let mut metric = encoder.encode_descriptor(name, help, None, metric_type)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&read(&self.wire), None)?;
+        }
+        let help = "Connections of the wire, by role";
+        let mut family = encoder.encode_descriptor("ganglion_wire_connections", help, None, MetricType::Gauge)?;
+        gauge(&mut family, &[("role", "bridge")], self.wire.bridges)?;
+        gauge(&mut family, &[("role", "client")], self.wire.clients)?;
         self.modules(&mut encoder)?;
         self.breakers(&mut encoder)?;
         for reading in &OF_CACHES {
@@ -320,6 +352,7 @@ mod tests {
             dispatch: DispatchCounts::default(),
             modules: Vec::new(),
             caches: vec![cache],
+            wire: WireSnapshot::default(),
         };
         let text = scrape.into_text().unwrap();
         for line in [

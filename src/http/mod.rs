@@ -19,12 +19,15 @@ pub use self::error::HttpError;
 pub use self::listener::{BindError, Listeners};
 pub use self::server::Server;
 
+use std::sync::Arc;
+
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::middleware::from_fn;
 use actix_web::{App, Error, web};
 
 use crate::config::Token;
 use crate::ganglion::Ganglion;
+use crate::wire::Bridges;
 
 /// Which listener an application is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,8 @@ enum Listener {
 struct Surface {
     listener: Listener,
     ganglion: Ganglion,
+    /// Who is connected to the wire.
+    bridges: Arc<Bridges>,
     /// What callers of `admin` must give, if anything.
     token: Option<Token>,
     /// The largest body, in bytes.

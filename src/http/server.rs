@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
 use actix_web::HttpServer;
 use actix_web::dev::ServerHandle;
@@ -10,6 +11,7 @@ use super::listener::{BindError, Listeners};
 use super::{Listener, Surface, app};
 use crate::config::Config;
 use crate::ganglion::Ganglion;
+use crate::wire::Bridges;
 
 /// Both listeners, serving.
 pub struct Server {
@@ -18,21 +20,28 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens and serves, in the current actix system.
+    /// Listens and serves, in the current actix system. `bridges` are those of the wire, for the metrics.
     ///
     /// # Errors
     /// An address cannot be listened on.
-    pub fn start(config: &Config, listeners: Listeners, ganglion: &Ganglion) -> Result<Self, BindError> {
+    pub fn start(
+        config: &Config,
+        listeners: Listeners,
+        ganglion: &Ganglion,
+        bridges: &Arc<Bridges>,
+    ) -> Result<Self, BindError> {
         let (http, admin) = listeners.listen()?;
         let http_surface = Surface {
             listener: Listener::Http,
             ganglion: ganglion.clone(),
+            bridges: Arc::clone(bridges),
             token: None,
             max_body: config.http.max_body,
         };
         let admin_surface = Surface {
             listener: Listener::Admin,
             ganglion: ganglion.clone(),
+            bridges: Arc::clone(bridges),
             token: config.admin.token.clone(),
             max_body: config.admin.max_body,
         };

@@ -1,6 +1,7 @@
 //! The bridges that are connected: the homeserver, as modules ask it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -95,6 +96,14 @@ impl Bridges {
                 reason: other.to_string(),
             },
         })
+    }
+}
+
+impl fmt::Debug for Bridges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridges")
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + 'static>(stream: S, shared
     {
         let (outbox, outgoing) = outbox(MIN_FRAME);
         let _ = outbox.send(message);
-        drop(outbox);
+        outbox.close();
         let _ = timeout(LAST_WORDS, outgoing.write_to(write)).await;
     }
 }
@@ -112,9 +112,9 @@ async fn welcome<S: AsyncRead + AsyncWrite + 'static>(
             }
         }
     }
-    // What still runs has an outbox too, and may run until its deadline; nobody waits for it.
+    // What still runs goes on to its end or its deadline, and nobody waits for it.
+    connection.outbox.close();
     let abort = writer.abort_handle();
-    drop((connection, peer));
     if timeout(LAST_WORDS, writer).await.is_err() {
         abort.abort();
     }

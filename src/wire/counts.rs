@@ -15,7 +15,7 @@ pub struct WireCounts {
 }
 
 /// The counters at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WireSnapshot {
     /// Bridges that are connected.

@@ -26,14 +26,15 @@ pub(super) enum NotSent {
 /// The sending end.
 #[derive(Clone)]
 pub(super) struct Outbox {
-    frames: mpsc::UnboundedSender<Vec<u8>>,
+    /// `None` is the end.
+    frames: mpsc::UnboundedSender<Option<Vec<u8>>>,
     waiting: Arc<AtomicUsize>,
     max_frame: usize,
 }
 
 /// The end that writes.
 pub(super) struct Outgoing {
-    frames: mpsc::UnboundedReceiver<Vec<u8>>,
+    frames: mpsc::UnboundedReceiver<Option<Vec<u8>>>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -57,11 +58,16 @@ impl Outbox {
             return Err(NotSent::TooLarge);
         }
         let waiting = self.waiting.fetch_add(length, Ordering::Relaxed);
-        if waiting > MAX_WAITING || self.frames.send(contents).is_err() {
+        if waiting > MAX_WAITING || self.frames.send(Some(contents)).is_err() {
             self.waiting.fetch_sub(length, Ordering::Relaxed);
             return Err(NotSent::Gone);
         }
         Ok(())
+    }
+
+    /// What was sent is the last. Senders that are left send nothing.
+    pub(super) fn close(&self) {
+        let _ = self.frames.send(None);
     }
 
     /// Whether the peer has not read for so long that nothing more is kept for it.
@@ -71,15 +77,20 @@ impl Outbox {
 }
 
 impl Outgoing {
-    /// Writes frames until nobody sends any more.
+    /// Writes frames until the end.
     pub(super) async fn write_to(mut self, mut stream: impl AsyncWrite + Unpin) -> io::Result<()> {
         let mut gathered = BytesMut::with_capacity(GATHERED);
-        while let Some(frame) = self.frames.recv().await {
+        let mut over = false;
+        while !over && let Some(Some(frame)) = self.frames.recv().await {
             let mut length = self.put(&mut gathered, &frame)?;
             while gathered.len() < GATHERED
+                && !over
                 && let Ok(frame) = self.frames.try_recv()
             {
-                length += self.put(&mut gathered, &frame)?;
+                match frame {
+                    Some(frame) => length += self.put(&mut gathered, &frame)?,
+                    None => over = true,
+                }
             }
             let written = stream.write_all(&gathered).await;
             self.waiting.fetch_sub(length, Ordering::Relaxed);

@@ -178,7 +178,8 @@ async fn serve(mut accepted: mpsc::UnboundedReceiver<Accepted>, shared: Arc<Shar
             }
         });
     }
-    Ok(())
+    // Nobody is accepted any more; who is connected is served until the server ends.
+    std::future::pending().await
 }
 
 async fn connect(accepted: Accepted, shared: Arc<Shared>) -> io::Result<()> {

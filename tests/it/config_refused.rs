@@ -313,7 +313,6 @@ fn what_is_still_to_come_is_not_in_this_version() {
     assert_snapshot!(refused_with("
 admin: {tokens: []}
 cache: {idle: 1h}
-wire: {socket: x}
 modules:
   - {module: demo.DemoModule, tier: process}
   - {module: demo.DemoModule, tier: wasm}
@@ -322,7 +321,6 @@ modules:
     g.yaml: cache.idle: not in this version: it will come with expiry of results that nobody asks for
     g.yaml: modules[0].tier: not in this version: process is still to come; use inline, actor or thread
     g.yaml: modules[1].tier: not in this version: wasm is still to come; use inline, actor or thread
-    g.yaml: wire: not in this version: it will come with the wire
     ");
 }
 

@@ -27,3 +27,5 @@ mod policy;
 mod support;
 mod survival;
 mod web_resources;
+mod wire;
+mod wire_client;

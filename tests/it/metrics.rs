@@ -251,9 +251,18 @@ fn metrics_agree_with_the_snapshots_and_nothing_else_is_in_them() {
     let modules = listed["modules"].as_array().unwrap();
     let samples: usize = modules.iter().map(|snapshot| agree(&metrics, snapshot)).sum();
     // Those of the dispatcher as a whole.
-    let whole = ["ganglion_dispatch_refused_total", "ganglion_dispatch_too_deep_total"];
+    let whole = [
+        "ganglion_dispatch_refused_total",
+        "ganglion_dispatch_too_deep_total",
+        "ganglion_wire_requests_total",
+        "ganglion_wire_cancelled_total",
+        "ganglion_wire_refused_connections_total",
+    ];
     assert!(whole.iter().all(|name| metrics.of(name, &[]) == Some(0)), "{metrics:?}");
-    assert_eq!(metrics.samples.len(), samples + whole.len(), "{metrics:?}");
+    for role in ["bridge", "client"] {
+        assert_eq!(metrics.of("ganglion_wire_connections", &[("role", role)]), Some(0));
+    }
+    assert_eq!(metrics.samples.len(), samples + whole.len() + 2, "{metrics:?}");
     let of = |name, labels: &[_]| metrics.of(name, labels);
     let open = [
         ("module", "fails"),

@@ -3,11 +3,12 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ganglion::http::{Listeners, Server};
+use ganglion::wire::{Bridges, WireListeners, WireServer};
 use ganglion::{Config, Ganglion, api, registry};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -76,6 +77,8 @@ impl Answer {
 pub(crate) struct TestServer {
     pub(crate) http: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// Where the wire listens over TCP, if it does.
+    pub(crate) wire: Option<SocketAddr>,
     pub(crate) ganglion: Ganglion,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -94,20 +97,34 @@ impl TestServer {
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
                 let listeners = Listeners::bind(&config).unwrap();
-                let ganglion = Ganglion::start(&config).await.unwrap();
-                let server = Server::start(&config, listeners, &ganglion).unwrap();
-                started.send((server.http(), server.admin(), ganglion)).unwrap();
+                let wire = WireListeners::bind(&config.wire).unwrap();
+                let bridges = Arc::<Bridges>::default();
+                let ganglion = Ganglion::start_with(&config, Arc::clone(&bridges) as Arc<dyn api::Homeserver>);
+                let ganglion = ganglion.await.unwrap();
+                let server = Server::start(&config, listeners, &ganglion, &bridges).unwrap();
+                let wire = WireServer::start(&config, wire, &ganglion, &bridges).unwrap();
+                let addresses = (server.http(), server.admin(), wire.tcp());
+                started.send((addresses, ganglion)).unwrap();
                 let _ = stopped.await;
-                server.drain().await;
+                futures_util::future::join(server.drain(), wire.drain()).await;
             });
         });
-        let (http, admin, ganglion) = start.recv().expect("the server starts");
+        let ((http, admin, wire), ganglion) = start.recv().expect("the server starts");
         Self {
             http,
             admin,
+            wire,
             ganglion,
             stop: Some(stop),
             thread: Some(thread),
+        }
+    }
+
+    /// Begins nothing any more, and waits for what is in flight.
+    pub(crate) fn drain(mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the server ends");
         }
     }
 

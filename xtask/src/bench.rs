@@ -58,7 +58,7 @@ impl Group {
     }
 }
 
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     Group::new("dispatch", &["dispatch", "allocations"], "## Asking modules")
         .about("what it costs to ask modules, and what others would use; 3 minutes, half of one with --quick"),
     Group::new("combine", &["combine"], "## Combine rules")
@@ -67,6 +67,8 @@ const GROUPS: [Group; 7] = [
         .about("what cached functions cost; a minute, some seconds with --quick"),
     Group::new("http", &["http"], "## Callbacks over HTTP")
         .about("the admin listener under load; a minute, some seconds with --quick"),
+    Group::new("wire", &["wire"], "## Callbacks over the wire")
+        .about("the wire beside an echo; half a minute, some seconds with --quick"),
     Group::new("memory", &["memory"], "## Memory and loading")
         .about("what modules, workers, calls and cached results take; half a minute, some seconds with --quick"),
     Group {

@@ -10,7 +10,7 @@ from synapse.module_api import make_deferred_yieldable
 from synapse.util import SYNAPSE_VERSION
 from twisted.internet.defer import CancelledError
 
-from . import state_file
+from . import callbacks, state_file
 from .asked import Asked, below
 from .config import BridgeConfig, parse_config
 from .connection import Connection, connector
@@ -189,8 +189,6 @@ class Bridge:
 
     def _register(self, announcement: Announcement) -> None:
         """Registers with Synapse what is new; Synapse keeps what it has for its lifetime."""
-        from . import callbacks
-
         types = self._new_login_types(announcement.login_types)
         names = set(announcement.callbacks)
         names.discard(EXTENSION)

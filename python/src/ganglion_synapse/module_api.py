@@ -269,7 +269,7 @@ _method(
     _maybe_text("auth_provider_id"),
     _maybe_text("auth_provider_session_id"),
 )
-_method("invalidate_access_token", _text("access_token"))
+# Not `invalidate_access_token`: in Synapse 1.163 it fails for every token.
 
 # Rooms.
 _method("lookup_room_alias", _text("room_alias"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from struct import pack
+from struct import pack, unpack
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -97,6 +97,9 @@ class Wire(Int32StringReceiver):
         self._requests = requests
         self._notes = notes
         self._next_id = 0
+        self._pieces: list[bytes] = []
+        self._missing = 0
+        """How much of a frame that has begun is still to come."""
         self._asked: set[int] = set()
         self._refusing = False
         """Whether this side has said goodbye."""
@@ -182,7 +185,19 @@ class Wire(Int32StringReceiver):
 
     def dataReceived(self, data: bytes) -> None:
         self.received += 1
+        if self._closing is not None:
+            return
+        # Twisted would copy what it has of a large frame for each piece of it.
+        if self._missing > 0:
+            self._pieces.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return
+            data, self._pieces = b"".join(self._pieces), []
         super().dataReceived(data)
+        begun = self._unprocessed
+        if len(begun) >= 4:
+            self._missing = 4 + unpack("!I", begun[:4])[0] - len(begun)
 
     def stringReceived(self, string: bytes) -> None:
         if self._closing is not None:
