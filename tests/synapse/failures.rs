@@ -104,6 +104,13 @@ fn synapse_serves_without_ganglion_and_asks_it_whenever_it_is_there() {
             (synapse.count_lines(DISCONNECTED), synapse.count_lines(CONNECTED)),
             (2, 2)
         );
+
+        // It does not answer in time, and answers again later.
+        ganglion.suspend()?;
+        assert_failed(&alice.try_create_room()?);
+        ganglion.resume()?;
+        synapse.wait_for_lines(CONNECTED, 3)?;
+        assert_eq!(alice.try_create_room()?.status, 200);
         Ok(())
     });
 }
@@ -142,7 +149,7 @@ fn a_rule_lets_pass_what_ganglion_does_not_answer_and_a_restart_is_waited_for() 
             anyhow::Ok(())
         })?;
 
-        // It is restarted: who asks meanwhile does not notice.
+        // It crashes and is started again: who asks meanwhile does not notice.
         ganglion.kill()?;
         synapse.wait_for_lines(DISCONNECTED, 2)?;
         thread::scope(|scope| {
@@ -151,6 +158,22 @@ fn a_rule_lets_pass_what_ganglion_does_not_answer_and_a_restart_is_waited_for() 
                 assert_eq!(versions(synapse.client())?, 200);
             }
             assert!(!asked.is_finished(), "a room without a decision");
+            ganglion.start(&closed)?;
+            let reply = asked.join().map_err(|_| anyhow::anyhow!("a request panicked"))?;
+            assert_denied(&reply?, "closed today");
+            anyhow::Ok(())
+        })?;
+
+        // It is restarted in order: whether it got the question before it stopped or not, there is a decision.
+        ganglion.suspend()?;
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| alice.try_create_room());
+            for _ in 0..20 {
+                assert_eq!(versions(synapse.client())?, 200);
+            }
+            ganglion.terminate()?;
+            ganglion.resume()?;
+            ganglion.wait_for_end()?;
             ganglion.start(&closed)?;
             let reply = asked.join().map_err(|_| anyhow::anyhow!("a request panicked"))?;
             assert_denied(&reply?, "closed today");

@@ -68,6 +68,8 @@ fn serve(config: &Path) -> anyhow::Result<Process> {
     Process::start("ganglion", command)
 }
 
+const NOT_RUNNING: &str = "this Ganglion does not run";
+
 /// A Ganglion on the wire that comes and goes. At first it is not there.
 pub(crate) struct Wired {
     process: Option<Process>,
@@ -110,16 +112,31 @@ impl Wired {
 
     /// Kills it, as a crash would. Its socket's file stays.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
-        self.process.take().context("it does not run")?.kill()
+        self.process.take().context(NOT_RUNNING)?.kill()
     }
 
     /// Stops it as it is: connections stay open, and nobody answers.
     pub(crate) fn suspend(&self) -> anyhow::Result<()> {
-        self.process.as_ref().context("it does not run")?.signal("STOP")
+        self.process()?.signal("STOP")
     }
 
     /// Lets it go on.
     pub(crate) fn resume(&self) -> anyhow::Result<()> {
-        self.process.as_ref().context("it does not run")?.signal("CONT")
+        self.process()?.signal("CONT")
+    }
+
+    /// Asks it to stop when it goes on.
+    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+        self.process()?.signal("TERM")
+    }
+
+    /// Returns once it has stopped.
+    pub(crate) fn wait_for_end(&mut self) -> anyhow::Result<()> {
+        self.process()?.wait_for_end()?;
+        self.kill()
+    }
+
+    fn process(&self) -> anyhow::Result<&Process> {
+        self.process.as_ref().context(NOT_RUNNING)
     }
 }

@@ -46,6 +46,8 @@ impl Homeserver {
             .arg(&config)
             .env("PYTHONPATH", root().join("python/src"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
+            // Synapse answers with sets here and there: their order shall be the same everywhere.
+            .env("PYTHONHASHSEED", "0")
             .current_dir(files.path());
         let process = Process::start("Synapse", command)?;
         // The port is 0 in the configuration: Synapse picks a free one, nobody can take it in between.
@@ -157,7 +159,8 @@ fn settings(files: &Path, modules: &Value, more: &Value) -> Value {
         "rc_room_creation": unlimited,
         "modules": modules,
     });
-    let more = more.as_object().cloned().unwrap_or_default();
-    settings.as_object_mut().map(|settings| settings.extend(more));
+    for (key, value) in more.as_object().into_iter().flatten() {
+        settings[key] = value.clone();
+    }
     settings
 }

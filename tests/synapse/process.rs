@@ -76,7 +76,14 @@ impl Process {
             .count()
     }
 
-    /// Keeps the child from running, as a debugger would, or lets it run again.
+    /// Returns once the child has ended by itself.
+    pub(crate) fn wait_for_end(&self) -> anyhow::Result<()> {
+        let lines = self.output.wait_while(|_| true);
+        ensure!(lines.ended, "{} does not end", self.name);
+        Ok(())
+    }
+
+    /// Sends the child a signal.
     pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
         let kill = format!("kill -{name} {}", self.child.id());
         let status = Command::new("sh").arg("-c").arg(kill).status();

@@ -187,6 +187,10 @@ pub(crate) struct Stage {
 }
 
 impl Drop for Stage {
+    #[expect(
+        clippy::print_stderr,
+        reason = "the test harness shows what was printed this way, and only on failure"
+    )]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("---- {} ----", self.side.name);
@@ -227,7 +231,7 @@ impl Stage {
 
     /// The administrator.
     pub(crate) fn admin(&self) -> anyhow::Result<Actor<'_>> {
-        let mut admin = self.side.admin.lock().expect("no test panics with it");
+        let mut admin = self.side.admin.lock().unwrap_or_else(PoisonError::into_inner);
         if admin.is_none() {
             self.side.homeserver.register_admin()?;
             let login = login("admin", "admin");
