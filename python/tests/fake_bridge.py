@@ -31,7 +31,10 @@ class Asked:
 
 @dataclass
 class FakeBridge:
-    """Answers are outcomes by callback; a continuation's is under `<callback>/continue`. Without one the outcome is a pass and null."""
+    """Answers are outcomes by callback; a continuation's is under `<callback>/continue`.
+
+    Without one the outcome is a pass and null.
+    """
 
     outcomes: dict[str, Any] = field(default_factory=dict)
     # What is done while a callback runs.
@@ -43,9 +46,7 @@ class FakeBridge:
     carried_on: list[tuple[str, str, Any]] = field(default_factory=list)
     failures: list[tuple[str, str, str | None]] = field(default_factory=list)
 
-    async def ask(
-        self, callback: str, args: Any, *, large: Large | None = None, origin_user: str | None = None
-    ) -> Any:
+    async def ask(self, callback: str, args: Any, *, large: Large | None = None, origin_user: str | None = None) -> Any:
         asked = Asked(callback, self._sent(args), large, origin_user)
         self.asked.append(asked)
         if self.meanwhile is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Coroutine
+from functools import cache
+from tempfile import mkdtemp
 from typing import Any, TypeVar
 
 from synapse.app.homeserver import SynapseHomeServer, create_homeserver
@@ -27,6 +29,28 @@ SIGNING_KEY = "ed25519 a_test ZnJlc2ggdGVzdCBzZWVkIG9mIGdhbmdsaW9uLCAzMmI"
 logging.getLogger("synapse").setLevel(logging.CRITICAL + 1)
 
 
+@cache
+def a_config() -> HomeServerConfig:
+    """The config of every homeserver: reading it takes as long as a test."""
+    files = mkdtemp(dir=".")
+    config = HomeServerConfig()
+    settings = {
+        "server_name": "example.com",
+        "report_stats": False,
+        "signing_key": SIGNING_KEY,
+        "trusted_key_servers": [],
+        "federation_domain_whitelist": [],
+        "database": {"name": "sqlite3", "args": {"database": ":memory:", "cp_min": 1, "cp_max": 1}},
+        "media_store_path": f"{files}/media",
+        "pid_file": f"{files}/pid",
+        "macaroon_secret_key": "x",
+        "form_secret": "x",
+        "listeners": [],
+    }
+    config.parse_config_dict(settings, "", "")
+    return config
+
+
 class HomeserverTestCase(TestCase):
     """Each test has a homeserver of its own, for `example.com`."""
 
@@ -34,22 +58,7 @@ class HomeserverTestCase(TestCase):
     api: ModuleApi
 
     def setUp(self) -> None:
-        config = HomeServerConfig()
-        settings = {
-            "server_name": "example.com",
-            "report_stats": False,
-            "signing_key": SIGNING_KEY,
-            "trusted_key_servers": [],
-            "federation_domain_whitelist": [],
-            "database": {"name": "sqlite3", "args": {"database": ":memory:", "cp_min": 1, "cp_max": 1}},
-            "media_store_path": self.mktemp(),
-            "pid_file": self.mktemp(),
-            "macaroon_secret_key": "x",
-            "form_secret": "x",
-            "listeners": [],
-        }
-        config.parse_config_dict(settings, "", "")
-        self.hs = create_homeserver(config, reactor)
+        self.hs = create_homeserver(a_config(), reactor)
         self.hs.setup()
         self.api = self.hs.get_module_api()
         self.addCleanup(lambda: Deferred.fromCoroutine(self._shut_down()))

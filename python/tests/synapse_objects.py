@@ -19,7 +19,9 @@ def golden(callback: str) -> dict[str, Any]:
     return json.loads((GOLDEN / f"{callback}.json").read_text())
 
 
-def an_event(event: dict[str, Any] | None = None, *, version: str = "11", metadata: dict[str, Any] | None = None, **keys: Any) -> EventBase:
+def an_event(
+    event: dict[str, Any] | None = None, *, version: str = "11", metadata: dict[str, Any] | None = None, **keys: Any
+) -> EventBase:
     """An event; what a PDU needs and the test does not say is filled in."""
     pdu: dict[str, Any] = {
         "type": "m.room.message",
@@ -50,7 +52,12 @@ def a_state(*events: EventBase) -> dict[tuple[str, str], EventBase]:
 def a_room(members: int = 0) -> dict[tuple[str, str], EventBase]:
     """The state of a room with this many members."""
     member_events = [
-        an_event(type="m.room.member", state_key=f"@u{n}:example.com", sender=f"@u{n}:example.com", content={"membership": "join"})
+        an_event(
+            type="m.room.member",
+            state_key=f"@u{n}:example.com",
+            sender=f"@u{n}:example.com",
+            content={"membership": "join"},
+        )
         for n in range(members)
     ]
     return a_state(

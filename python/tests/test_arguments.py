@@ -12,12 +12,11 @@ from synapse.media._base import FileInfo, ThumbnailInfo
 from synapse.module_api import MediaUploadLimit, ProfileInfo
 from synapse.module_api.callbacks.federation import FederatedEventDeliveryMethod, FederationEventDeliveryEvent
 from synapse.types import RoomAlias, RoomID, UserID, create_requester
+from synapse_objects import BOB, ROOM, an_event
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from ganglion_synapse import arguments
-
-from synapse_objects import BOB, ROOM, an_event
 
 
 def through_json(value: Any) -> Any:
@@ -177,7 +176,9 @@ class ValueTests(SynchronousTestCase):
             {"display_name": "Bob", "avatar_url": None},
         )
         self.assertEqual(
-            arguments.user_profile({"user_id": BOB, "display_name": None, "avatar_url": "mxc://a/b", "extra": object()}),
+            arguments.user_profile(
+                {"user_id": BOB, "display_name": None, "avatar_url": "mxc://a/b", "extra": object()}
+            ),
             {"user_id": BOB, "display_name": None, "avatar_url": "mxc://a/b"},
         )
 

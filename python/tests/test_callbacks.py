@@ -7,23 +7,23 @@ import json
 from collections.abc import Awaitable
 from typing import Any
 
+from fake_bridge import INTERNAL_ERROR, FakeBridge
 from synapse.api.errors import Codes, SynapseError
 from synapse.api.presence import UserPresenceState
 from synapse.media._base import FileInfo, ThumbnailInfo
 from synapse.media.media_storage import ReadableFileWrapper
 from synapse.module_api import NOT_SPAM, MediaUploadLimit, ModuleApi, ProfileInfo, RatelimitOverride
 from synapse.module_api.callbacks.federation import FederatedEventDeliveryMethod, FederationEventDeliveryEvent
+from synapse.module_api.errors import ConfigError
 from synapse.spam_checker_api import RegistrationBehaviour
 from synapse.types import Requester, RoomAlias, create_requester
 from synapse.util.json import json_encoder
+from synapse_objects import BOB, GOLDEN, a_room, a_state, an_event, golden
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from ganglion_synapse.callbacks import CATEGORIES, register
-
-from fake_bridge import INTERNAL_ERROR, FakeBridge
-from synapse_objects import BOB, GOLDEN, a_room, a_state, an_event, golden
 
 ALL = tuple(name for category in CATEGORIES for name in category.names)
 LOGIN_TYPES = (("m.login.password", ("password",)), ("com.example.code", ("code", "pin")))
@@ -37,7 +37,9 @@ class Registrar:
         self.slept: list[float] = []
         for category in CATEGORIES:
             if category.registers not in without:
-                setattr(self, category.registers, self._method(inspect.signature(getattr(ModuleApi, category.registers))))
+                setattr(
+                    self, category.registers, self._method(inspect.signature(getattr(ModuleApi, category.registers)))
+                )
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -352,6 +354,17 @@ class RegistrationTests(CallbackTestCase):
         api: Any = Owned(without=("register_account_validity_callbacks",))
         self.assertRaises(RuntimeError, register, FakeBridge(), api, ["on_legacy_renew"], ())
 
+    def test_where_another_service_logs_users_in_the_rest_is_registered(self) -> None:
+        class Delegated(Registrar):
+            def register_password_auth_provider_callbacks(self, *, is_3pid_allowed: Any = None) -> None:
+                raise ConfigError("Cannot use password auth provider callbacks when OAuth delegation is enabled")
+
+        api: Any = Delegated(without=("register_password_auth_provider_callbacks",))
+        with self.assertLogs("ganglion_synapse.callbacks", "ERROR") as logs:
+            keywords = registered(FakeBridge(), "is_3pid_allowed", "on_account_data_updated", api=api)
+        self.assertEqual(set(keywords), {"on_account_data_updated"})
+        self.assertIn("is_3pid_allowed", logs.output[0])
+
 
 class FailureTests(CallbackTestCase):
     def test_a_malformed_outcome_is_a_failure_of_the_kind_protocol(self) -> None:
@@ -431,7 +444,9 @@ class ActingUserTests(CallbackTestCase):
 class LargeArgTests(CallbackTestCase):
     def test_the_state_of_a_large_room_can_be_asked_for_while_the_call_runs(self) -> None:
         state = a_room(members=20)
-        event = an_event(type="m.room.member", state_key="@u7:example.com", sender="@u3:example.com", content={"membership": "ban"})
+        event = an_event(
+            type="m.room.member", state_key="@u7:example.com", sender="@u3:example.com", content={"membership": "ban"}
+        )
         got: list[Any] = []
 
         async def look(asked: Any) -> None:
@@ -510,7 +525,12 @@ class LoginTests(CallbackTestCase):
             self.assertEqual(bridge.carried_on, [(callback, "c-1", {"result": sent})])
 
     def test_an_error_after_the_login_breaks_it(self) -> None:
-        bridge = FakeBridge({"auth_checkers": self.LOGIN, "auth_checkers/continue": golden("check_event_for_spam")["response"]["outcome"]})
+        bridge = FakeBridge(
+            {
+                "auth_checkers": self.LOGIN,
+                "auth_checkers/continue": golden("check_event_for_spam")["response"]["outcome"],
+            }
+        )
         response = {"user_id": BOB}
         self.assertEqual(_rendered(self.raised(self.login(bridge)(response))), LIMITED)
         self.assertEqual(response, {"user_id": BOB})

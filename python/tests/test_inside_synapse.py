@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from fake_bridge import INTERNAL_ERROR, FakeBridge
 from prometheus_client import REGISTRY
 from synapse.api.errors import SynapseError
 from synapse.handlers.presence import PresenceEventSource
 from synapse.media._base import FileInfo
 from synapse.types import UserID, create_requester
 from synapse.util.json import json_encoder
+from synapse_homeserver import HomeserverTestCase
+from synapse_objects import BOB
 from twisted.internet.defer import Deferred
 
 from ganglion_synapse.callbacks import CATEGORIES, register
-
-from fake_bridge import INTERNAL_ERROR, FakeBridge
-from synapse_homeserver import HomeserverTestCase
-from synapse_objects import BOB
 
 ALL = frozenset(name for category in CATEGORIES for name in category.names) - {"accept_make_join"}
 
@@ -50,7 +49,12 @@ class InsideSynapseTests(HomeserverTestCase):
         raise AssertionError("not refused")
 
     def send(self) -> Any:
-        event = {"type": "m.room.message", "room_id": self.room, "sender": BOB, "content": {"msgtype": "m.text", "body": "hi"}}
+        event = {
+            "type": "m.room.message",
+            "room_id": self.room,
+            "sender": BOB,
+            "content": {"msgtype": "m.text", "body": "hi"},
+        }
         return self.api.create_and_send_event_into_room(event)
 
     def test_a_room_and_a_user_are_made_and_ganglion_is_asked(self) -> Deferred[None]:
@@ -86,7 +90,9 @@ class InsideSynapseTests(HomeserverTestCase):
         async def work() -> None:
             create = lambda: self.api.create_room(BOB, {}, ratelimit=False)  # noqa: E731
             for callback in ("on_create_room", "user_may_create_room"):
-                self.bridge.outcomes = {callback: deny("ORG.X", "not today", **{"org.x": 7, "msg": "hostile", "code": 1})}
+                self.bridge.outcomes = {
+                    callback: deny("ORG.X", "not today", **{"org.x": 7, "msg": "hostile", "code": 1})
+                }
                 self.assertEqual(
                     await self.refusal(create()), (403, {"errcode": "ORG.X", "error": "not today", "org.x": 7})
                 )
@@ -101,7 +107,9 @@ class InsideSynapseTests(HomeserverTestCase):
         async def work() -> None:
             for callback in ("check_event_for_spam", "check_event_allowed"):
                 self.bridge.outcomes = {callback: deny("M_USER_LOCKED", "no", x=[1])}
-                self.assertEqual(await self.refusal(self.send()), (403, {"errcode": "M_USER_LOCKED", "error": "no", "x": [1]}))
+                self.assertEqual(
+                    await self.refusal(self.send()), (403, {"errcode": "M_USER_LOCKED", "error": "no", "x": [1]})
+                )
             self.bridge.outcomes = {"check_event_for_spam": deny()}
             code, body = await self.refusal(self.send())
             self.assertEqual((code, body["errcode"]), (403, "M_FORBIDDEN"))
@@ -120,7 +128,12 @@ class InsideSynapseTests(HomeserverTestCase):
         async def work() -> None:
             self.bridge.outcomes["check_event_allowed"] = {
                 "verdict": "replace",
-                "event": {"type": "m.room.message", "room_id": self.room, "sender": BOB, "content": {"msgtype": "m.text", "body": "better"}},
+                "event": {
+                    "type": "m.room.message",
+                    "room_id": self.room,
+                    "sender": BOB,
+                    "content": {"msgtype": "m.text", "body": "better"},
+                },
             }
             event = await self.send()
             self.assertEqual(event.content["body"], "better")
@@ -134,7 +147,9 @@ class InsideSynapseTests(HomeserverTestCase):
             self.assertEqual(asked["event"]["event_id"], event.event_id)
             self.assertEqual(asked["event"]["content"], {"msgtype": "m.text", "body": "hi"})
             # Synapse tells modules later, from its notifier.
-            while not (told := [one for one in self.asked("on_new_event") if one["event"]["event_id"] == event.event_id]):
+            while not (
+                told := [one for one in self.asked("on_new_event") if one["event"]["event_id"] == event.event_id]
+            ):
                 await self.api.sleep(0.01)
             self.assertIn("stream_ordering", told[0]["event"]["internal_metadata"])
             self.assertIn("handle", told[0]["state_events"])
@@ -157,7 +172,10 @@ class InsideSynapseTests(HomeserverTestCase):
     def test_membership_callbacks_deny(self) -> Deferred[None]:
         async def work() -> None:
             await self.api.register_user("eve")
-            for callback, sender, membership in (("user_may_invite", BOB, "invite"), ("user_may_join_room", "@eve:example.com", "join")):
+            for callback, sender, membership in (
+                ("user_may_invite", BOB, "invite"),
+                ("user_may_join_room", "@eve:example.com", "join"),
+            ):
                 self.bridge.outcomes = {callback: deny("M_USER_LOCKED", "no")}
                 work = self.api.update_room_membership(sender, "@eve:example.com", self.room, membership)
                 self.assertEqual(await self.refusal(work), (403, {"errcode": "M_USER_LOCKED", "error": "no"}))
@@ -185,7 +203,9 @@ class InsideSynapseTests(HomeserverTestCase):
             user, callback = await self.hs.get_auth_handler().validate_login(login, ratelimit=False)
             self.assertEqual(user, BOB)
             (asked,) = self.asked("auth_checkers")
-            self.assertEqual(asked, {"username": "bob", "login_type": "com.example.code", "login_dict": {"code": "123"}})
+            self.assertEqual(
+                asked, {"username": "bob", "login_type": "com.example.code", "login_dict": {"code": "123"}}
+            )
             response: Any = {"user_id": BOB}
             self.bridge.outcomes["auth_checkers/continue"] = {"value": {"user_id": BOB, "org.x": 1}}
             assert callback is not None
@@ -281,7 +301,9 @@ class InsideSynapseTests(HomeserverTestCase):
         async def work() -> None:
             callbacks = self.hs.get_module_api_callbacks()
             limit = {"max_bytes": 1, "time_period_ms": 2, "info_uri": None, "can_upgrade": False}
-            self.bridge.outcomes["get_media_upload_limits_for_user"] = {"value": [limit, {**limit, "time_period_ms": 9}]}
+            self.bridge.outcomes["get_media_upload_limits_for_user"] = {
+                "value": [limit, {**limit, "time_period_ms": 9}]
+            }
             limits = await callbacks.media_repository.get_media_upload_limits_for_user(BOB)
             assert limits is not None
             self.assertEqual([one.time_period_ms for one in limits], [9, 2])

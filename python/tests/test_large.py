@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from synapse.media.media_storage import ReadableFileWrapper
+from synapse_objects import BOB, a_room, an_event
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from ganglion_synapse import arguments
 from ganglion_synapse.large import CHUNK, HandleGone, Large
-
-from synapse_objects import BOB, a_room, an_event
 
 T = TypeVar("T")
 
@@ -42,7 +41,9 @@ class StateTests(LargeTestCase):
 
     def test_a_larger_map_is_a_handle_with_what_modules_look_at_most(self) -> None:
         large = Large()
-        sent = large.state(a_room(members=9), ["@u3:example.com", "@u3:example.com", "@u5:example.com", "@stranger:example.com", ""])
+        sent = large.state(
+            a_room(members=9), ["@u3:example.com", "@u3:example.com", "@u5:example.com", "@stranger:example.com", ""]
+        )
         self.assertIsInstance(sent, dict)
         assert isinstance(sent, dict)
         self.assertEqual(list(large.handles), [sent["handle"]])
@@ -106,7 +107,9 @@ class StateTests(LargeTestCase):
         self.assertIn(5, positions)
 
     def test_a_position_past_the_end_is_an_empty_page(self) -> None:
-        self.assertEqual(self.answer(self.handle(a_room(members=2)).state_page({"from": 99})), {"events": [], "next": None})
+        self.assertEqual(
+            self.answer(self.handle(a_room(members=2)).state_page({"from": 99})), {"events": [], "next": None}
+        )
 
     def test_params_that_are_none_are_value_errors(self) -> None:
         handle = self.handle(a_room(members=2))

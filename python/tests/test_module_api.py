@@ -7,20 +7,25 @@ from typing import Any
 
 from synapse.api.errors import SynapseError
 from synapse.module_api import ModuleApi
+from synapse_homeserver import HomeserverTestCase
+from synapse_objects import BOB
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from ganglion_synapse import arguments
 from ganglion_synapse.module_api import METHODS, ModuleApiMethods
 
-from synapse_homeserver import HomeserverTestCase
-from synapse_objects import BOB
-
 EVE = "@eve:example.com"
 # What takes or gives something that is no JSON, registers something, or runs in Synapse's process by its nature.
 NOT_OFFERED = {
     "cached_function": {"register_cached_function", "invalidate_cache"},
-    "requests": {"get_user_by_req", "complete_sso_login_async", "register_web_resource", "read_templates", "http_client"},
+    "requests": {
+        "get_user_by_req",
+        "complete_sso_login_async",
+        "register_web_resource",
+        "read_templates",
+        "http_client",
+    },
     "functions": {
         "run_db_interaction",
         "run_as_background_process",
@@ -65,7 +70,9 @@ class ModuleApiTests(HomeserverTestCase):
 
     def test_users(self) -> Deferred[None]:
         async def work() -> None:
-            self.assertEqual(await self.ask("register_user", localpart="bob", displayname="Bob", emails=["b@example.org"]), BOB)
+            self.assertEqual(
+                await self.ask("register_user", localpart="bob", displayname="Bob", emails=["b@example.org"]), BOB
+            )
             self.assertEqual(await self.ask("check_user_exists", user_id="@BOB:example.com"), BOB)
             self.assertIsNone(await self.ask("check_user_exists", user_id=EVE))
             self.assertIs(await self.ask("is_user_admin", user_id=BOB), False)
@@ -133,12 +140,20 @@ class ModuleApiTests(HomeserverTestCase):
             self.assertEqual((member["membership"], member["state_key"]), ("invite", EVE))
             sent = await self.ask(
                 "create_and_send_event_into_room",
-                event_dict={"type": "m.room.topic", "state_key": "", "room_id": room, "sender": BOB, "content": {"topic": "x"}},
+                event_dict={
+                    "type": "m.room.topic",
+                    "state_key": "",
+                    "room_id": room,
+                    "sender": BOB,
+                    "content": {"topic": "x"},
+                },
             )
             self.assertEqual(sent["content"], {"topic": "x"})
             state = await self.ask("get_room_state", room_id=room)
             self.assertIn(sent["event_id"], [event["event_id"] for event in state])
-            some = await self.ask("get_room_state", room_id=room, event_filter=[["m.room.member", None], ["m.room.topic", ""]])
+            some = await self.ask(
+                "get_room_state", room_id=room, event_filter=[["m.room.member", None], ["m.room.topic", ""]]
+            )
             self.assertEqual(len(some), 3)
             members = await self.ask("get_state_events_in_room", room_id=room, types=[["m.room.member", None]])
             self.assertEqual({event["state_key"] for event in members}, {BOB, EVE})
@@ -163,10 +178,10 @@ class ModuleApiTests(HomeserverTestCase):
             rule = {"user_id": BOB, "scope": "global", "kind": "override", "rule_id": ".m.rule.master"}
             await self.ask("set_push_rule_action", **rule, actions=["notify"])
             await self.ask("check_push_rule_actions", actions=["notify", {"set_tweak": "highlight"}])
-            self.assertEqual(type(await self.refused("check_push_rule_actions", actions=["x"])).__name__, "InvalidRuleException")
             self.assertEqual(
-                await self.ask("send_http_push_notification", user_id=BOB, content={"event_id": "$e"}), {}
+                type(await self.refused("check_push_rule_actions", actions=["x"])).__name__, "InvalidRuleException"
             )
+            self.assertEqual(await self.ask("send_http_push_notification", user_id=BOB, content={"event_id": "$e"}), {})
             await self.ask("set_presence_for_users", users={BOB: ["online", "hi"]})
             await self.ask("send_local_online_presence_to", users=[BOB])
             self.assertIs(await self.ask("should_run_background_tasks"), True)
@@ -176,7 +191,13 @@ class ModuleApiTests(HomeserverTestCase):
 
     def test_a_method_that_is_not_there_is_a_lookup_error(self) -> Deferred[None]:
         async def work() -> None:
-            for method in ("run_db_interaction", "_hs", "account_data_manager._store", "", "get_userinfo_by_id.__class__"):
+            for method in (
+                "run_db_interaction",
+                "_hs",
+                "account_data_manager._store",
+                "",
+                "get_userinfo_by_id.__class__",
+            ):
                 self.assertIsInstance(await self.refused(method), LookupError)
 
         return self.in_synapse(work())
@@ -211,6 +232,8 @@ class ModuleApiTests(HomeserverTestCase):
             error = await self.refused("lookup_room_alias", room_alias="#none:example.com")
             self.assertIsInstance(error, SynapseError)
             self.assertEqual((error.code, error.errcode), (404, "M_NOT_FOUND"))
-            self.assertIsInstance(await self.refused("set_displayname", user_id="bob", new_displayname="x"), SynapseError)
+            self.assertIsInstance(
+                await self.refused("set_displayname", user_id="bob", new_displayname="x"), SynapseError
+            )
 
         return self.in_synapse(work())

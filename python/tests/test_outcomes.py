@@ -16,7 +16,13 @@ from ganglion_synapse import outcomes
 from ganglion_synapse.outcomes import BadOutcome
 
 PASS = {"verdict": "pass"}
-ERROR = {"verdict": "error", "status": 429, "errcode": "M_LIMIT_EXCEEDED", "error": "slow down", "fields": {"retry_after_ms": 2000}}
+ERROR = {
+    "verdict": "error",
+    "status": 429,
+    "errcode": "M_LIMIT_EXCEEDED",
+    "error": "slow down",
+    "fields": {"retry_after_ms": 2000},
+}
 NULL = {"value": None}
 
 GATING = (
@@ -144,7 +150,8 @@ class RuleTests(Case):
 
     def test_a_room_is_denied_with_an_error(self) -> None:
         self.assertEqual(
-            self.raised(outcomes.room_creation, deny("M_X", "no", y=1), {}), (403, {"errcode": "M_X", "error": "no", "y": 1})
+            self.raised(outcomes.room_creation, deny("M_X", "no", y=1), {}),
+            (403, {"errcode": "M_X", "error": "no", "y": 1}),
         )
 
     def test_a_denial_without_words_leaves_them_to_synapse(self) -> None:
@@ -195,7 +202,9 @@ class ValueTests(Case):
 
     def test_presence_comes_in_sets_of_states(self) -> None:
         state = UserPresenceState.default("@bob:example.com")
-        told = outcomes.users_for_states({"value": {"@eve:x": [state.as_dict(), state.as_dict()]}}, ["@all:x", "@eve:x"])
+        told = outcomes.users_for_states(
+            {"value": {"@eve:x": [state.as_dict(), state.as_dict()]}}, ["@all:x", "@eve:x"]
+        )
         self.assertEqual(told, {"@eve:x": {state}, "@all:x": set()})
         self.assertIs(type(told["@eve:x"]), set)
 
@@ -263,7 +272,9 @@ class ErrorTests(Case):
         error = {"verdict": "error", "status": 400, "errcode": "M_X", "error": "no", "fields": hostile}
         self.assertEqual(self.raised(outcomes.spam, error), (400, {"errcode": "M_X", "error": "no", **kept}))
         denial = {"verdict": "deny", "errcode": "M_X", "error": None, "fields": hostile}
-        self.assertEqual(self.raised(outcomes.event_allowed, denial), (403, {"errcode": "M_X", "error": "Forbidden", **kept}))
+        self.assertEqual(
+            self.raised(outcomes.event_allowed, denial), (403, {"errcode": "M_X", "error": "Forbidden", **kept})
+        )
         self.assertEqual(outcomes.spam(denial), (Codes.FORBIDDEN, {"errcode": "M_X", **kept}))
 
     def test_the_tuples_fields_render_in_the_error_that_synapse_makes_of_them(self) -> None:
@@ -291,7 +302,12 @@ class ErrorTests(Case):
             {**ERROR, "fields": 1},
         ]
         for outcome in malformed:
-            for turn in set(GATING) - {outcomes.hidden, outcomes.registration, outcomes.allowed, outcomes.allowed_or_refused}:
+            for turn in set(GATING) - {
+                outcomes.hidden,
+                outcomes.registration,
+                outcomes.allowed,
+                outcomes.allowed_or_refused,
+            }:
                 self.assertRaises(BadOutcome, turn, outcome)
         for outcome in ({"verdict": "replace"}, {"verdict": "replace", "event": []}):
             self.assertRaises(BadOutcome, outcomes.event_allowed, outcome)

@@ -307,6 +307,9 @@ fn what_a_config_leaves_out_has_its_documented_default() {
     assert_eq!(config.http.bind.to_string(), "127.0.0.1:8009");
     assert_eq!(config.admin.bind.to_string(), "127.0.0.1:9009");
     assert_eq!((config.http.max_body, config.admin.max_body), (1 << 20, 16 << 20));
+    let wire = &config.wire;
+    assert!(wire.socket.is_none() && wire.tcp.is_none() && wire.token.is_none());
+    assert_eq!((wire.mode, wire.max_frame), (0o660, 16 << 20));
     assert!(config.admin.token.is_none() && config.on_failure.is_empty());
     assert_eq!((config.dispatch.deadline.as_secs(), config.dispatch.max_depth), (5, 8));
     assert_eq!((config.cache.max_entries, config.cache.ttl), (1000, None));

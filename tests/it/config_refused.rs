@@ -524,6 +524,36 @@ fn nobody_decides_from_afar_without_a_token() {
 }
 
 #[test]
+fn nobody_decides_over_tcp_without_a_token() {
+    assert_snapshot!(
+        refused_with("wire: {tcp: '127.0.0.1:8010'}"),
+        @"g.yaml: wire.tcp: set token_file too: over TCP everybody who reaches it could decide"
+    );
+}
+
+#[test]
+fn the_wire_has_a_socket_a_mode_and_a_size_that_there_can_be() {
+    let long = "x".repeat(108);
+    assert_snapshot!(
+        refused_with(&format!("wire: {{socket: {long}, mode: 0660, max_frame: 1KiB, tcp: here, sockt: x}}")).replace(&long, "[108]"),
+        @r#"
+    g.yaml: wire.socket: [108] is longer than the 107 bytes that the path of a socket may have
+    g.yaml: wire.mode: write octal digits in quotes, such as "0660", found a number
+    g.yaml: wire.tcp: expected an IP address and a port, such as 127.0.0.1:8009 or [::1]:8009
+    g.yaml: wire.max_frame: expected at least 64KiB
+    g.yaml: wire.sockt: unknown key, did you mean socket?
+    "#
+    );
+    for mode in ["'0888'", "''", "'+77'", "'1777'", "rw"] {
+        assert_eq!(
+            refused_with(&format!("wire: {{mode: {mode}}}")),
+            "g.yaml: wire.mode: write octal digits in quotes, such as \"0660\"",
+            "{mode}"
+        );
+    }
+}
+
+#[test]
 fn a_token_comes_from_a_file_that_holds_one() {
     let directory = tempfile::tempdir().unwrap();
     let problems = |token: &str| {

@@ -910,6 +910,45 @@ fn a_call_goes_on_when_the_connection_that_asked_ends() {
     });
 }
 
+/// Blocks its thread for as long as the other end of a channel says nothing.
+struct Blocks;
+
+static UNBLOCK: std::sync::Mutex<Option<std::sync::mpsc::Receiver<()>>> = std::sync::Mutex::new(None);
+
+impl Module for Blocks {
+    type Config = NoConfig;
+
+    fn new(_config: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        let callbacks = SpamCheckerCallbacks::new().user_may_create_room(async |_: &Self, _: &UserMayCreateRoom| {
+            let unblock = UNBLOCK.lock().unwrap().take();
+            let _ = unblock.map(|unblock| unblock.recv());
+            Ok(Verdict::Pass)
+        });
+        api.register_spam_checker_callbacks(callbacks)?;
+        Ok(Self)
+    }
+}
+
+#[test]
+fn while_a_module_blocks_a_worker_its_connection_and_others_are_served() {
+    let (unblock, blocked) = std::sync::mpsc::channel();
+    *UNBLOCK.lock().unwrap() = Some(blocked);
+    let registry = registry().with::<Blocks>("test.Blocks");
+    let publish = canned("a", &json!({"user_may_publish_room": {"verdict": "deny"}}));
+    let wired = Wired::with(&json!([{"module": "test.Blocks"}, publish]), "", &registry);
+    let (mut client, mut other) = (wired.bridge(), wired.bridge());
+    let blocks = client.request("callback", &json!({"callback": "user_may_create_room", "args": create()}));
+    poll_until(|| UNBLOCK.lock().unwrap().is_none());
+    let args = json!({"user_id": "@bob:example.com", "room_id": "!r:example.com"});
+    for client in [&mut client, &mut other] {
+        assert_eq!(client.decide("user_may_publish_room", &args)["decided_by"], "a");
+        let neutral = client.decide("user_may_invite", &json!({"inviter": "@b:c", "invitee": "@d:e", "room_id": "!r:c"}));
+        assert_eq!(neutral["outcome"]["verdict"], "pass");
+    }
+    unblock.send(()).unwrap();
+    assert!(client.answer(blocks)["result"].is_object());
+}
+
 #[test]
 fn the_socket_has_its_mode_and_takes_the_place_of_one_that_nobody_listens_on() {
     let directory = tempfile::tempdir().unwrap();

@@ -35,7 +35,10 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["test"] => Workspace::locate().and_then(|workspace| suite::run(&workspace)),
-        ["setup"] => Workspace::locate().and_then(|workspace| python::set_up(&workspace).map(drop)),
+        ["setup"] => Workspace::locate().and_then(|workspace| {
+            let python = python::set_up(&workspace)?;
+            python::install_bridge(&workspace, &python)
+        }),
         ["cost"] => Workspace::locate().and_then(|workspace| cost::check(&workspace)),
         ["cost", "--write"] => Workspace::locate().and_then(|workspace| cost::write(&workspace)),
         ["bench", words @ ..] => Workspace::locate().and_then(|workspace| bench::follow(&workspace, words)),

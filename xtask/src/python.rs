@@ -12,6 +12,12 @@ use crate::{command, debian};
 /// Every package and its version.
 const REQUIREMENTS: &str = "tests/synapse/requirements.txt";
 
+/// The distribution of this repository that runs inside Synapse.
+const DISTRIBUTION: &str = "python";
+
+/// What building it leaves beside its sources.
+const BUILT: [&str; 2] = ["python/build", "python/src/ganglion.egg-info"];
+
 /// Installs what the tests need, unless it is there already, and returns the interpreter.
 ///
 /// The environment holds a copy of the requirements that it was made from. It is written last, so
@@ -34,6 +40,39 @@ pub(crate) fn set_up(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     install(workspace, &python)?;
     fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(python)
+}
+
+/// Installs this repository's own distribution, as an operator does it, and shows that it goes with what Synapse brought. It
+/// needs nothing but what is there.
+pub(crate) fn install_bridge(workspace: &Workspace, python: &Path) -> anyhow::Result<()> {
+    // What an earlier build left would go along.
+    for built in BUILT {
+        remove(&workspace.path(built))?;
+    }
+    let pip = ["-m", "pip", "--disable-pip-version-check", "--no-input"];
+    let install = ["--quiet", "--no-build-isolation", "--no-deps", "--force-reinstall", "--no-index"];
+    let directory = format!("./{DISTRIBUTION}");
+    command::run(workspace.command(python).args(pip).arg("install").args(install).arg(directory))?;
+    for built in BUILT {
+        remove(&workspace.path(built))?;
+    }
+    command::run(workspace.command(python).args(pip).arg("check"))
+}
+
+/// Runs the distribution's own tests, against what was installed.
+pub(crate) fn test_bridge(workspace: &Workspace, python: &Path) -> anyhow::Result<()> {
+    let tests = workspace.path("python/tests");
+    let mut names: Vec<String> = fs::read_dir(&tests)
+        .with_context(|| format!("cannot read {}", tests.display()))?
+        .filter_map(|file| file.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with("test_") && name.ends_with(".py"))
+        .map(|name| format!("python/tests/{name}"))
+        .collect();
+    names.sort();
+    let mut trial = workspace.command(python);
+    trial.args(["-m", "twisted.trial", "--temp-directory"]);
+    trial.arg(workspace.target("trial")).args(names);
+    command::run(trial.env("PYTHONPATH", tests))
 }
 
 /// Installs the packages. Nothing comes along that is not on the list, and nothing is compiled.

@@ -9,6 +9,8 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
 
     cargo(&["fmt", "--all", "--check"])?;
     let python = python::set_up(workspace)?;
+    python::install_bridge(workspace, &python)?;
+    python::test_bridge(workspace, &python)?;
     cargo(&[
         "clippy",
         "--workspace",

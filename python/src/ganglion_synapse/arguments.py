@@ -1,15 +1,15 @@
 """Synapse's objects as the JSON that Ganglion reads.
 
-Each function takes what Synapse gives to a callback and returns plain dicts, lists and strings. What lies deep inside may be a type that
-the standard library cannot dump (an event's content, an immutable dict): whoever dumps the args passes `default` to the encoder, so that
-nothing is copied twice.
+Each function takes what Synapse gives to a callback and returns plain dicts, lists and strings. What lies deep inside
+may be a type that the standard library cannot dump (an event's content, an immutable dict): whoever dumps the args
+passes `default` to the encoder, so that nothing is copied twice.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from synapse.api.constants import EventTypes
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from synapse.module_api.callbacks.federation import FederationEventDeliveryEvent
     from synapse.types import DomainSpecificString
 
-Json = Union[None, bool, int, float, str, list[Any], dict[str, Any]]
 JsonDict = dict[str, Any]
 
 
@@ -40,8 +39,8 @@ def default(value: Any) -> Any:
 def event(event: EventBase) -> JsonDict:
     """An event as one object: the PDU, and beside its keys what Synapse knows about it.
 
-    Siblings without a value stay absent. A PDU of another server may have keys of these names; they are not Synapse's word. This runs for
-    every event of a homeserver, several times for some.
+    Siblings without a value stay absent. A PDU of another server may have keys of these names; they are not Synapse's
+    word. This runs for every event of a homeserver, several times for some.
     """
     sent = event.get_dict()
     sent["event_id"] = event.event_id

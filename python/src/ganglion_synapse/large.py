@@ -1,7 +1,7 @@
 """Args that stay in Synapse until a module looks at them: a room's state, a media file.
 
-A call has one `Large`. What it sends instead of the value is a handle; while the call runs, Ganglion asks the handle for parts. The name of a
-handle is good once in the life of a process, so a late question never reaches another call's value.
+A call has one `Large`. What it sends instead of the value is a handle; while the call runs, Ganglion asks it for parts.
+The name of a handle is good once in the life of a process: a late question never reaches another call's value.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Large:
         self.handles: dict[str, Handle] = {}
         self._page = PAGE if max_frame is None else min(PAGE, max_frame // PAGES_A_FRAME)
 
-    def state(self, state: Mapping[StateKey, EventBase], members: Iterable[str | None] = ()) -> list[JsonDict] | JsonDict:
+    def state(
+        self, state: Mapping[StateKey, EventBase], members: Iterable[str | None] = ()
+    ) -> list[JsonDict] | JsonDict:
         """A state map, with the events that modules look at most, the memberships of `members` among them.
 
         Where these are all there is, they are the whole map, and there is no handle.
@@ -105,7 +107,7 @@ class StateHandle(Handle):
 
     def __init__(self, state: Mapping[StateKey, EventBase], page: int) -> None:
         self._state: Mapping[StateKey, EventBase] | None = state
-        # Positions have to mean the same event in each page, whatever happens to the map: another module of Synapse may change it.
+        # Positions have to mean the same event in each page, though another module of Synapse may change the map.
         self._order: list[EventBase] | None = None
         self._page = page
 

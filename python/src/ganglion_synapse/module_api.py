@@ -1,7 +1,7 @@
 """What Ganglion's modules may ask of Synapse: the methods of `ModuleApi` whose args and results are JSON.
 
-Names, parameters and meaning are Synapse's. A tuple is an array, a state map an array of events, a parsed id its text. Methods of a member
-of `ModuleApi` carry its name: `account_data_manager.get_global`.
+Names, parameters and meaning are Synapse's. A tuple is an array, a state map an array of events, a parsed id its text.
+Methods of a member of `ModuleApi` carry its name: `account_data_manager.get_global`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class ModuleApiMethods:
     async def call(self, method: str, args: Mapping[str, Any]) -> Any:
         """The result of a method, to be dumped with `arguments.default`.
 
-        Raises `LookupError` for a method that is not there, `ValueError` for args that are not the method's, and what Synapse raises:
-        a `SynapseError` is the answer that the method has.
+        Raises `LookupError` for a method that is not there, `BadArgs` for args that are not the method's, and what
+        Synapse raises: a `SynapseError` is the method's own answer.
         """
         called = METHODS.get(method)
         if called is None or not _has(self._api, method):
@@ -132,7 +132,7 @@ class Args:
         return self._left.get(key) is not None
 
     def _of(self, key: str, kind: type, meaning: str) -> Any:
-        value = self._left.pop(key, None)
+        value: Any = self._left.pop(key, None)
         if value is None:
             raise BadArgs(f"{key} is missing")
         if not isinstance(value, kind):
@@ -241,14 +241,14 @@ _method("set_user_admin", _user_id, lambda args: args.boolean("admin"))
 _method("get_qualified_user_id", _text("username"))
 _method("get_profile_for_user", _text("localpart"), result=arguments.profile)
 _method("get_threepids_for_user", _user_id)
-_method("get_user_ip_and_agents", _user_id, lambda args: args.maybe_integer("since_ts", absent=0), result=_each(_attributes))
+_method(
+    "get_user_ip_and_agents", _user_id, lambda args: args.maybe_integer("since_ts", absent=0), result=_each(_attributes)
+)
 _method("get_monthly_active_users_by_service", _maybe_integer("start_timestamp"), _maybe_integer("end_timestamp"))
 _method("is_mine", _text("id"))
 _method("check_username", _text("username"))
 _method("set_displayname", lambda args: UserID.from_string(args.text("user_id")), _text("new_displayname"))
-_method(
-    "store_remote_3pid_association", _user_id, _text("medium"), _text("address"), _text("id_server")
-)
+_method("store_remote_3pid_association", _user_id, _text("medium"), _text("address"), _text("id_server"))
 
 # Registration and login.
 _method(
@@ -259,9 +259,7 @@ _method(
     lambda args: args.boolean("admin", absent=False),
 )
 _method("register_device", _user_id, _maybe_text("device_id"), _maybe_text("initial_display_name"))
-_method(
-    "record_user_external_id", _text("auth_provider_id"), _text("remote_user_id"), _text("registered_user_id")
-)
+_method("record_user_external_id", _text("auth_provider_id"), _text("remote_user_id"), _text("registered_user_id"))
 _method(
     "create_login_token",
     _user_id,
@@ -273,9 +271,7 @@ _method(
 
 # Rooms.
 _method("lookup_room_alias", _text("room_alias"))
-_method(
-    "get_canonical_room_alias", lambda args: RoomID.from_string(args.text("room_id")), result=arguments.text
-)
+_method("get_canonical_room_alias", lambda args: RoomID.from_string(args.text("room_id")), result=arguments.text)
 _method(
     "get_room_state",
     _room_id,
@@ -312,13 +308,9 @@ for _name in ("room_is_in_public_room_list", "add_room_to_public_room_list", "re
 
 # Account data, push, presence, mail.
 _method("account_data_manager.get_global", _user_id, _text("data_type"))
-_method(
-    "account_data_manager.put_global", _user_id, _text("data_type"), lambda args: args.object("new_data")
-)
+_method("account_data_manager.put_global", _user_id, _text("data_type"), lambda args: args.object("new_data"))
 _method("check_push_rule_actions", _push_actions)
-_method(
-    "set_push_rule_action", _user_id, _text("scope"), _text("kind"), _text("rule_id"), _push_actions
-)
+_method("set_push_rule_action", _user_id, _text("scope"), _text("kind"), _text("rule_id"), _push_actions)
 _method(
     "send_http_push_notification",
     _user_id,

@@ -1,10 +1,10 @@
 """What Ganglion concluded, as what Synapse expects of a module.
 
-Synapse's callbacks say no in many ways: a code, a tuple, `False`, `True`, an exception. Each function here is one of these ways: it takes the
-outcome of a decision and returns, or raises, what Synapse expects. The table is in docs/bridge.md.
+Synapse's callbacks say no in many ways: a code, a tuple, `False`, `True`, an exception. Each function here is one of
+these ways: it takes the outcome of a decision and returns, or raises, what Synapse expects.
 
-Extra fields of an error are filtered again, though Ganglion has done so: one that clashes makes Synapse's own error writer fail, and the
-client is never answered.
+Extra fields of an error are filtered again, though Ganglion has done so: one that clashes makes Synapse's own error
+writer fail, and the client is never answered.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any, Literal, NoReturn, Union
+from typing import Any, Literal
 
 from synapse.api.errors import Codes, SynapseError
 from synapse.api.presence import UserPresenceState
@@ -27,10 +27,10 @@ from synapse.spam_checker_api import RegistrationBehaviour
 
 JsonDict = dict[str, Any]
 Outcome = Mapping[str, Any]
-Spam = Union[Literal["NOT_SPAM"], Codes, tuple[Codes, JsonDict]]
+Spam = Literal["NOT_SPAM"] | Codes | tuple[Codes, JsonDict]
 
-# Synapse passes the extra fields as keywords to a function that has parameters `msg` and `code`. An `errcode` or an `error` would override
-# those of the outcome; Ganglion has decided between them.
+# Synapse passes the extra fields as keywords to a function that has parameters `msg` and `code`. An `errcode` or an
+# `error` would override those of the outcome; Ganglion has decided between them.
 RESERVED_FIELDS = frozenset({"msg", "code", "errcode", "error"})
 
 # Synapse divides by `per_second`: what it documents as "no limit", zero, crashes it.
@@ -259,7 +259,7 @@ def admin_response(outcome: Outcome) -> Any:
     """The answer of a legacy admin endpoint, any JSON."""
     value = _value(outcome)
     if value is None:
-        # The module that owned the callback has left. Synapse has taken its own answer away when the callback was registered.
+        # The module that owned the callback has left, and Synapse's own answer went when it was registered.
         raise internal_error()
     return value
 

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from synapse.module_api.errors import ConfigError
+
 from ganglion_synapse.callbacks.account_data import AccountData
 from ganglion_synapse.callbacks.account_validity import AccountValidity
 from ganglion_synapse.callbacks.background_update_controller import BackgroundUpdateController
@@ -43,8 +45,9 @@ CATEGORIES: tuple[type[Category], ...] = (
 def register(bridge: Bridge, api: ModuleApi, names: Collection[str], login_types: LoginTypes = ()) -> None:
     """Registers with Synapse the callbacks that these names say, and no others: Synapse does less where nobody listens.
 
-    `login_types` are those of `auth_checkers`, each with the fields that it requires. What this Synapse does not have is logged and left
-    out. What Synapse refuses (a second owner of an `on_legacy_*`, say) is raised, and Synapse does not start: as with any module.
+    `login_types` are those of `auth_checkers`, each with the fields that it requires. What this Synapse does not have,
+    or has no use for as it is configured, is logged and left out. A second owner of what can have only one is an error
+    that Synapse does not start with, as with any module.
     """
     wanted = frozenset(names)
     types = [(name, tuple(fields)) for name, fields in login_types]
@@ -57,7 +60,14 @@ def register(bridge: Bridge, api: ModuleApi, names: Collection[str], login_types
         for keyword in keywords.keys() - known.keys():
             logger.warning("this Synapse never asks %s: modules that implement it are not asked", keyword)
             del keywords[keyword]
-        if method is not None and keywords:
+        if method is None or not keywords:
+            continue
+        try:
             method(**keywords)
+        except ConfigError as error:
+            # Where another service logs users in, Synapse has no use for these callbacks, and no patience with them.
+            logger.error("Synapse refuses %s: %s", ", ".join(sorted(keywords)), error)
     for name in sorted(wanted.difference(*(category.names for category in CATEGORIES))):
-        logger.warning("the callback %s is not one that this bridge knows: modules that implement it are not asked", name)
+        logger.warning(
+            "the callback %s is not one that this bridge knows: modules that implement it are not asked", name
+        )

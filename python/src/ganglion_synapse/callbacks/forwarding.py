@@ -1,11 +1,11 @@
-"""What every callback has in common: it asks, turns the outcome into Synapse's terms, and lets nothing unexpected out."""
+"""What every callback has in common: it asks, turns the outcome into Synapse's terms, lets nothing unexpected out."""
 
 from __future__ import annotations
 
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
 from synapse.api.errors import SynapseError
 from twisted.internet.defer import CancelledError
@@ -23,11 +23,17 @@ Outcome = Mapping[str, Any]
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 
-# Under which name Synapse's metrics and its log know the callbacks: those of some kinds are asked for both on every call.
+# Under which name Synapse's metrics and its log know the callbacks; those of some kinds it asks for both on every call.
 MODULE = "ganglion_synapse.callbacks"
 CLASS = "Bridge"
 
-_ERROR: Outcome = {"verdict": "error", "status": 500, "errcode": "M_UNKNOWN", "error": "Internal server error", "fields": {}}
+_ERROR: Outcome = {
+    "verdict": "error",
+    "status": 500,
+    "errcode": "M_UNKNOWN",
+    "error": "Internal server error",
+    "fields": {},
+}
 
 
 class Bridge(Protocol):
@@ -55,18 +61,24 @@ def named(method: Callable[..., Any], name: str) -> None:
     method.__qualname__ = f"{CLASS}.{name}"
 
 
-class _Raise:
-    """The last resort of most callbacks: the constant error."""
-
-
-def forwarded(method: Method | None = None, *, last_resort: object = _Raise) -> Any:
+def forwarded(method: Method) -> Method:
     """Makes a method a callback: what it raises is meant for Synapse, or becomes a constant error.
 
-    The text of an exception may reach other servers, and Synapse lets pass what some callbacks raise: these give `last_resort` instead.
+    The text of an exception may reach other servers.
     """
-    if method is None:
-        return functools.partial(forwarded, last_resort=last_resort)
 
+    def last_resort() -> NoReturn:
+        raise internal_error()
+
+    return _guarded(method, last_resort)
+
+
+def forwarded_or_refused(method: Method) -> Method:
+    """The same for a check that Synapse lets pass when it raises: instead of the constant error it gives `False`."""
+    return _guarded(method, lambda: False)
+
+
+def _guarded(method: Method, last_resort: Callable[[], object]) -> Method:
     # Synapse counts the parameters of some callbacks; `wraps` shows it those of the method.
     @functools.wraps(method)
     async def guarded(*args: Any) -> Any:
@@ -76,12 +88,11 @@ def forwarded(method: Method | None = None, *, last_resort: object = _Raise) -> 
             raise
         except Exception:
             logger.exception("%s: the bridge failed", method.__name__)
-        if last_resort is not _Raise:
-            return last_resort
-        raise internal_error()
+        # Not inside of the `except`: nothing of that exception shall be chained to what Synapse gets.
+        return last_resort()
 
     named(guarded, method.__name__)
-    return guarded
+    return cast(Method, guarded)
 
 
 class Category:
@@ -102,9 +113,7 @@ class Category:
     def _large(self) -> Large:
         return Large(getattr(self._bridge, "max_frame", None))
 
-    async def _ask(
-        self, callback: str, args: JsonDict, turn: Callable[[Outcome], T], acting: str | None = None
-    ) -> T:
+    async def _ask(self, callback: str, args: JsonDict, turn: Callable[[Outcome], T], acting: str | None = None) -> T:
         return self._turn(callback, await self._bridge.ask(callback, args, origin_user=acting), turn, acting)
 
     async def _ask_large(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from ganglion_synapse import outcomes
 from ganglion_synapse.callbacks.forwarding import Category, Outcome, forwarded, named
 
 if TYPE_CHECKING:
-    from synapse.handlers.auth import LoginResponse
+    from synapse.module_api import LoginResponse
     from synapse.types import JsonDict
 
 LoginTypes = Iterable[tuple[str, Iterable[str]]]
 LoginCallback = Callable[["LoginResponse"], Awaitable[None]]
-Login = Union[tuple[str, Union[LoginCallback, None]], None]
+Login = tuple[str, LoginCallback | None] | None
 
 
 class PasswordAuthProvider(Category):
@@ -84,6 +84,6 @@ class PasswordAuthProvider(Category):
 
             await self._carry_on(callback, token, edit, result=response)
 
-        guarded: LoginCallback = forwarded(login_callback)
+        guarded = forwarded(login_callback)
         named(guarded, f"{callback}.login_callback")
         return guarded

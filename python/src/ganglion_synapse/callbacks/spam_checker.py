@@ -9,13 +9,15 @@ from synapse.api.errors import Codes
 from synapse.spam_checker_api import RegistrationBehaviour
 
 from ganglion_synapse import arguments, outcomes
-from ganglion_synapse.callbacks.forwarding import Category, forwarded
+from ganglion_synapse.callbacks.forwarding import Bridge, Category, forwarded
 from ganglion_synapse.outcomes import Spam
+from ganglion_synapse.staging import Dropped
 
 if TYPE_CHECKING:
     from synapse.events import EventBase
     from synapse.media._base import FileInfo
     from synapse.media.media_storage import ReadableFileWrapper
+    from synapse.module_api import ModuleApi
     from synapse.types import JsonDict, RoomAlias, UserProfile
 
 
@@ -42,6 +44,10 @@ class SpamChecker(Category):
         "accept_make_join",
     )
 
+    def __init__(self, bridge: Bridge, api: ModuleApi) -> None:
+        super().__init__(bridge, api)
+        self._dropped = Dropped(api)
+
     @forwarded
     async def check_event_for_spam(self, event: EventBase) -> Spam:
         args = {"event": arguments.event(event)}
@@ -50,7 +56,10 @@ class SpamChecker(Category):
     @forwarded
     async def should_drop_federated_event(self, event: EventBase) -> bool:
         args = {"event": arguments.event(event)}
-        return await self._ask("should_drop_federated_event", args, outcomes.hidden, event.sender)
+        drop = await self._ask("should_drop_federated_event", args, outcomes.hidden, event.sender)
+        if drop:
+            await self._dropped.add(event.event_id)
+        return drop
 
     @forwarded
     async def user_may_join_room(self, user: str, room: str, is_invited: bool) -> Spam:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ganglion_synapse import arguments, outcomes
-from ganglion_synapse.callbacks.forwarding import Category, Outcome, forwarded
+from ganglion_synapse.callbacks.forwarding import Category, Outcome, forwarded, forwarded_or_refused
 from ganglion_synapse.large import Large
 
 if TYPE_CHECKING:
     from synapse.events import EventBase
-    from synapse.module_api import ProfileInfo
-    from synapse.types import JsonDict, Requester, StateMap
+    from synapse.module_api import ProfileInfo, Requester
+    from synapse.types import JsonDict, StateMap
 
 
 class ThirdPartyRules(Category):
@@ -54,32 +54,26 @@ class ThirdPartyRules(Category):
         await self._ask("on_create_room", args, edit, requester.user_id)
 
     # Synapse lets pass what the next four raise.
-    @forwarded(last_resort=False)
-    async def check_threepid_can_be_invited(
-        self, medium: str, address: str, state_events: StateMap[EventBase]
-    ) -> bool:
+    @forwarded_or_refused
+    async def check_threepid_can_be_invited(self, medium: str, address: str, state_events: StateMap[EventBase]) -> bool:
         large = self._large()
         args = {"medium": medium, "address": address, "state_events": large.state(state_events)}
-        return await self._ask_large(
-            "check_threepid_can_be_invited", args, large, outcomes.allowed_or_refused
-        )
+        return await self._ask_large("check_threepid_can_be_invited", args, large, outcomes.allowed_or_refused)
 
-    @forwarded(last_resort=False)
+    @forwarded_or_refused
     async def check_visibility_can_be_modified(
         self, room_id: str, state_events: StateMap[EventBase], new_visibility: str
     ) -> bool:
         large = self._large()
         args = {"room_id": room_id, "state_events": large.state(state_events), "new_visibility": new_visibility}
-        return await self._ask_large(
-            "check_visibility_can_be_modified", args, large, outcomes.allowed_or_refused
-        )
+        return await self._ask_large("check_visibility_can_be_modified", args, large, outcomes.allowed_or_refused)
 
-    @forwarded(last_resort=False)
+    @forwarded_or_refused
     async def check_can_shutdown_room(self, user_id: str | None, room_id: str) -> bool:
         args = {"user_id": user_id, "room_id": room_id}
         return await self._ask("check_can_shutdown_room", args, outcomes.allowed_or_refused, user_id)
 
-    @forwarded(last_resort=False)
+    @forwarded_or_refused
     async def check_can_deactivate_user(self, user_id: str, by_admin: bool) -> bool:
         args = {"user_id": user_id, "by_admin": by_admin}
         return await self._ask("check_can_deactivate_user", args, outcomes.allowed_or_refused, user_id)
@@ -124,7 +118,7 @@ class ThirdPartyRules(Category):
 
 
 def _event_in_state(event: EventBase, state_events: StateMap[EventBase], large: Large) -> JsonDict:
-    # A membership's state key is the user concerned; of other events it is rarely a user, and then the lookup finds nothing.
+    # A membership's state key is the user concerned; of other events it is rarely one, and then nothing is found.
     return {
         "event": arguments.event(event),
         "state_events": large.state(state_events, (event.sender, event.get_state_key())),
