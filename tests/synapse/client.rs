@@ -36,7 +36,8 @@ impl Reply {
 pub(crate) enum Body<'a> {
     Nothing,
     Json(&'a Value),
-    Bytes(&'a [u8]),
+    /// A file and its media type.
+    File(&'a [u8], &'a str),
 }
 
 /// A connection to one homeserver.
@@ -93,9 +94,9 @@ impl Client {
                 let request = request.header("Content-Type", "application/json");
                 self.agent.run(request.body(json.to_string())?)
             }
-            Body::Bytes(bytes) => {
-                let request = request.header("Content-Type", "text/plain");
-                self.agent.run(request.body(*bytes)?)
+            Body::File(contents, media_type) => {
+                let request = request.header("Content-Type", *media_type);
+                self.agent.run(request.body(*contents)?)
             }
         };
         self.read(answer)

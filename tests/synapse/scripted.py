@@ -8,6 +8,7 @@ import json
 from contextlib import asynccontextmanager
 from typing import Any
 
+import attr
 from synapse.events import EventBase
 from synapse.http.servlet import parse_json_object_from_request
 from synapse.http.site import SynapseRequest
@@ -227,7 +228,15 @@ class Scripted:
     async def check_media_file_for_spam(self, file_wrapper: Any, file_info: Any) -> Any:
         contents = bytearray()
         await file_wrapper.write_chunks_to(contents.extend)
-        self.note("check_media_file_for_spam", len(contents), file_info.server_name, file_info.url_cache)
+        thumbnail = file_info.thumbnail and attr.asdict(file_info.thumbnail)
+        self.note(
+            "check_media_file_for_spam",
+            file_info.file_id,
+            len(contents),
+            file_info.server_name,
+            file_info.url_cache,
+            thumbnail,
+        )
         # Words stand at both ends: the whole file has to be looked at.
         words = (contents[:32] + contents[-32:]).decode("ascii", "replace")
         return decide(words)

@@ -322,9 +322,11 @@ impl Scripted {
         let info = &args.file_info;
         note(json!([
             "check_media_file_for_spam",
+            info.file_id,
             contents.len(),
             info.server_name,
-            info.url_cache
+            info.url_cache,
+            info.thumbnail,
         ]));
         // Words stand at both ends: the whole file has to be looked at.
         let (begin, end) = (contents.len().min(32), contents.len().saturating_sub(32));

@@ -295,6 +295,13 @@ impl Stage {
             .collect())
     }
 
+    /// All notes so far of a callback that mention `about`.
+    pub(crate) fn all_noted(&self, callback: &str, about: &str) -> anyhow::Result<Vec<Value>> {
+        let notes = self.notes(callback, about)?;
+        self.record(transcript::plain(&json!(notes).to_string()));
+        Ok(notes)
+    }
+
     /// Looks again and again until it is there. In between, Synapse answers something else.
     pub(crate) fn wait<T>(&self, what: &str, look: impl Fn() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
         let start = Instant::now();
@@ -360,7 +367,12 @@ impl Actor<'_> {
 
     /// Uploads a file.
     pub(crate) fn upload(&self, file: &[u8]) -> anyhow::Result<Reply> {
-        self.send("POST", "/_matrix/media/v3/upload", &Body::Bytes(file))
+        self.upload_as("text/plain", file)
+    }
+
+    /// Uploads a file of this media type.
+    pub(crate) fn upload_as(&self, media_type: &str, file: &[u8]) -> anyhow::Result<Reply> {
+        self.send("POST", "/_matrix/media/v3/upload", &Body::File(file, media_type))
     }
 }
 

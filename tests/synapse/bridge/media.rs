@@ -26,10 +26,35 @@ fn a_file_is_stored_unless_the_module_objects_to_what_is_in_it() {
         }
         let fine = file("all fine, says vera");
         assert_ok(&vera.upload(&fine)?);
-        stage.noted("check_media_file_for_spam", &fine.len().to_string())?;
+        let note = stage.noted("check_media_file_for_spam", &format!(",{},", fine.len()))?;
+        assert_eq!(
+            (&note[3], &note[4], &note[5]),
+            (&json!(null), &json!(false), &json!(null))
+        );
         // Small and empty ones are whole, too.
         assert_ok(&vera.upload(b"vera")?);
         assert_error(&vera.upload(b"deny")?, 400, "M_UNKNOWN");
+        Ok(())
+    });
+}
+
+/// A picture of one red pixel.
+const PIXEL: [u8; 69] = [
+    0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0x00, 0x00, 0x00, 0x0d, 0x49, 0x48, 0x44, 0x52, 0x00, 0x00, 0x00,
+    0x01, 0x00, 0x00, 0x00, 0x01, 0x08, 0x02, 0x00, 0x00, 0x00, 0x90, 0x77, 0x53, 0xde, 0x00, 0x00, 0x00, 0x0c, 0x49,
+    0x44, 0x41, 0x54, 0x78, 0x9c, 0x63, 0xf8, 0xcf, 0xc0, 0x00, 0x00, 0x03, 0x01, 0x01, 0x00, 0xc9, 0xfe, 0x92, 0xef,
+    0x00, 0x00, 0x00, 0x00, 0x49, 0x45, 0x4e, 0x44, 0xae, 0x42, 0x60, 0x82,
+];
+
+#[test]
+fn the_module_is_shown_a_picture_and_its_thumbnails() {
+    on_both(|stage| {
+        let reply = stage.user("pia")?.upload_as("image/png", &PIXEL)?;
+        let uri = reply.success("content_uri")?;
+        let id = uri.rsplit('/').next().unwrap_or_default();
+        let shown = stage.all_noted("check_media_file_for_spam", id)?;
+        let thumbnails: Vec<_> = shown.iter().map(|note| note[5]["method"].clone()).collect();
+        assert_eq!(thumbnails, [json!(null), json!("crop"), json!("crop"), json!("scale")]);
         Ok(())
     });
 }
