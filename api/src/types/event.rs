@@ -63,15 +63,15 @@ impl Event {
         self.other.get("room_version").and_then(Value::as_str)
     }
 
-    /// The membership of an `m.room.member`: what the caller sent beside the PDU, else the content's.
+    /// The membership of an `m.room.member`: the content's, else what the caller sent beside the PDU. Not the other way
+    /// round: a server may put keys of any name beside those that a PDU has.
     #[must_use]
     pub fn membership(&self) -> Option<&str> {
-        if let Some(sent) = self.other.get("membership").and_then(Value::as_str) {
-            return Some(sent);
+        if self.event_type != "m.room.member" {
+            return None;
         }
-        (self.event_type == "m.room.member")
-            .then(|| self.content.get("membership")?.as_str())
-            .flatten()
+        let membership = self.content.get("membership").or_else(|| self.other.get("membership"));
+        membership.and_then(Value::as_str)
     }
 }
 
@@ -338,10 +338,13 @@ mod tests {
     }
 
     #[test]
-    fn the_membership_is_the_content_s_unless_it_was_sent() {
+    fn the_membership_of_a_member_is_the_content_s_whatever_stands_beside_it() {
         assert_eq!(event(&json!({})).unwrap().membership(), Some("join"));
-        assert_eq!(event(&json!({"membership": "ban"})).unwrap().membership(), Some("ban"));
-        assert_eq!(event(&json!({"type": "m.room.topic"})).unwrap().membership(), None);
+        assert_eq!(event(&json!({"membership": "ban"})).unwrap().membership(), Some("join"));
+        let beside = event(&json!({"content": {}, "membership": "ban"})).unwrap();
+        assert_eq!(beside.membership(), Some("ban"));
+        let topic = event(&json!({"type": "m.room.topic", "membership": "ban"})).unwrap();
+        assert_eq!(topic.membership(), None);
     }
 
     #[test]

@@ -191,7 +191,6 @@ class Bridge:
         """Registers with Synapse what is new; Synapse keeps what it has for its lifetime."""
         types = self._new_login_types(announcement.login_types)
         names = set(announcement.callbacks)
-        names.discard(EXTENSION)
         if names & PRESENCE:
             names |= PRESENCE
         new = names - self._registered
