@@ -262,7 +262,9 @@ class BridgeTest(TestCase):
             ganglion.say(method="announce", params={"callbacks": names, "login_types": types})
         await self.everything_was_heard(ganglion)
         names = {"auth_checkers", "get_interested_users", "get_users_for_states"}
-        self.assertEqual(self.registered, [(names, {"com.example.code": ("code",)})])
+        # The extension too: whether this Synapse has it is found out where it is registered.
+        later = [(names, {"com.example.code": ("code",)}), ({"accept_make_join"}, {})]
+        self.assertEqual(self.registered, later)
         self.assertIn("the fields of the login type com.example.code have changed: restart Synapse", self.log.lines)
 
     async def test_without_ganglion_the_last_announcement_is_registered(self) -> None:

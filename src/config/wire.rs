@@ -76,7 +76,7 @@ impl WireConfig {
 fn mode(value: &Value) -> Result<u32, String> {
     let example = "write octal digits in quotes, such as \"0660\"";
     let Value::String(text) = value else {
-        // An unquoted 0660 is a decimal number in YAML 1.2.
+        // An unquoted 660 is a decimal number, and not what it looks like.
         return Err(format!("{example}, found {}", value::kind(value)));
     };
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -535,7 +535,7 @@ fn nobody_decides_over_tcp_without_a_token() {
 fn the_wire_has_a_socket_a_mode_and_a_size_that_there_can_be() {
     let long = "x".repeat(108);
     assert_snapshot!(
-        refused_with(&format!("wire: {{socket: {long}, mode: 0660, max_frame: 1KiB, tcp: here, sockt: x}}")).replace(&long, "[108]"),
+        refused_with(&format!("wire: {{socket: {long}, mode: 660, max_frame: 1KiB, tcp: here, sockt: x}}")).replace(&long, "[108]"),
         @r#"
     g.yaml: wire.socket: [108] is longer than the 107 bytes that the path of a socket may have
     g.yaml: wire.mode: write octal digits in quotes, such as "0660", found a number

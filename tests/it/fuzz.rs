@@ -1,12 +1,16 @@
 //! Input of every kind, given to the config loader and to the args decoders.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use ganglion::api::{JsonPath, reference, visit_all, visit_each_callback};
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::config::{accepted, read};
+use crate::support::{TestServer, canned, with_modules};
+use crate::wire_client::WireClient;
 
 /// Pieces of YAML, half of them of ours.
 fn pieces() -> impl Strategy<Value = String> {
@@ -154,6 +158,77 @@ proptest! {
         pointers(&args, &mut String::new(), &mut places);
         *args.pointer_mut(&places[at.index(places.len())]).unwrap() = value;
         visit_all(&mut ReadAs { args, read: Vec::new() });
+    }
+}
+
+/// A server with a socket, for all cases.
+fn wired() -> &'static Path {
+    static SERVER: OnceLock<(TestServer, TempDir, PathBuf)> = OnceLock::new();
+    let (_, _, socket) = SERVER.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("s");
+        let answers = json!({"user_may_create_room": {"verdict": "deny"}, "auth_checkers": {"value": null}});
+        let modules = with_modules(&json!([canned("a", &answers)]).to_string());
+        let server = TestServer::start(&format!("{modules}wire: {{socket: '{}'}}\n", socket.display()));
+        (server, directory, socket)
+    });
+    socket
+}
+
+/// The golden messages of a bridge.
+fn golden_messages() -> Vec<Value> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/wire.json");
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    golden
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|golden| golden["message"].clone())
+        .collect()
+}
+
+/// What a peer may send: bytes that are no frame, frames that are no message, messages of either side with damage.
+fn sent() -> impl Strategy<Value = Vec<u8>> {
+    let framed = |contents: Vec<u8>| {
+        let length = u32::try_from(contents.len()).unwrap().to_be_bytes();
+        [&length[..], &contents].concat()
+    };
+    let golden = golden_messages();
+    let damaged = (
+        prop::sample::select(golden),
+        any::<prop::sample::Index>(),
+        any_json(),
+        any::<bool>(),
+    );
+    let damaged = damaged.prop_map(|(mut message, at, value, damage)| {
+        let mut places = Vec::new();
+        pointers(&message, &mut String::new(), &mut places);
+        if damage {
+            *message.pointer_mut(&places[at.index(places.len())]).unwrap() = value;
+        }
+        message.to_string().into_bytes()
+    });
+    prop_oneof![
+        1 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(framed),
+        1 => any_json().prop_map(move |json| framed(json.to_string().into_bytes())),
+        8 => damaged.prop_map(framed),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_a_peer_sends_others_are_answered(greets in any::<bool>(), sent in prop::collection::vec(sent(), 1..12)) {
+        let socket = wired();
+        let mut peer = if greets { WireClient::bridge(socket).0 } else { WireClient::silent(socket) };
+        for bytes in sent {
+            peer.send_raw(&bytes);
+        }
+        let mut other = WireClient::bridge(socket).0;
+        let decision = other.decide("user_may_create_room", &json!({"user_id": "@bob:example.com"}));
+        prop_assert_eq!(&decision["decided_by"], "a");
     }
 }
 

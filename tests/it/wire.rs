@@ -937,12 +937,18 @@ fn while_a_module_blocks_a_worker_its_connection_and_others_are_served() {
     let publish = canned("a", &json!({"user_may_publish_room": {"verdict": "deny"}}));
     let wired = Wired::with(&json!([{"module": "test.Blocks"}, publish]), "", &registry);
     let (mut client, mut other) = (wired.bridge(), wired.bridge());
-    let blocks = client.request("callback", &json!({"callback": "user_may_create_room", "args": create()}));
+    let blocks = client.request(
+        "callback",
+        &json!({"callback": "user_may_create_room", "args": create()}),
+    );
     poll_until(|| UNBLOCK.lock().unwrap().is_none());
     let args = json!({"user_id": "@bob:example.com", "room_id": "!r:example.com"});
     for client in [&mut client, &mut other] {
         assert_eq!(client.decide("user_may_publish_room", &args)["decided_by"], "a");
-        let neutral = client.decide("user_may_invite", &json!({"inviter": "@b:c", "invitee": "@d:e", "room_id": "!r:c"}));
+        let neutral = client.decide(
+            "user_may_invite",
+            &json!({"inviter": "@b:c", "invitee": "@d:e", "room_id": "!r:c"}),
+        );
         assert_eq!(neutral["outcome"]["verdict"], "pass");
     }
     unblock.send(()).unwrap();

@@ -50,9 +50,22 @@ pub(crate) fn install_bridge(workspace: &Workspace, python: &Path) -> anyhow::Re
         remove(&workspace.path(built))?;
     }
     let pip = ["-m", "pip", "--disable-pip-version-check", "--no-input"];
-    let install = ["--quiet", "--no-build-isolation", "--no-deps", "--force-reinstall", "--no-index"];
+    let install = [
+        "--quiet",
+        "--no-build-isolation",
+        "--no-deps",
+        "--force-reinstall",
+        "--no-index",
+    ];
     let directory = format!("./{DISTRIBUTION}");
-    command::run(workspace.command(python).args(pip).arg("install").args(install).arg(directory))?;
+    command::run(
+        workspace
+            .command(python)
+            .args(pip)
+            .arg("install")
+            .args(install)
+            .arg(directory),
+    )?;
     for built in BUILT {
         remove(&workspace.path(built))?;
     }
