@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use ureq::Agent;
-use ureq::http::Response;
+use ureq::http::{Request, Response};
 
-/// What the homeserver answered: the status, and the body where it is JSON, else null.
+/// What the homeserver answered: the status, the body as it came, and as JSON, null where it is none.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
+    pub(crate) text: String,
     pub(crate) body: Value,
 }
 
@@ -22,13 +23,21 @@ impl Reply {
     }
 
     /// The string at `key` of a reply that must be a success.
-    fn success(self, key: &str) -> anyhow::Result<String> {
+    pub(crate) fn success(self, key: &str) -> anyhow::Result<String> {
         ensure!(self.status == 200, "refused: {self:?}");
         let value = self.body[key]
             .as_str()
             .with_context(|| format!("no {key} in {self:?}"))?;
         Ok(value.to_owned())
     }
+}
+
+/// What a request carries.
+pub(crate) enum Body<'a> {
+    Nothing,
+    Json(&'a Value),
+    /// A file and its media type.
+    File(&'a [u8], &'a str),
 }
 
 /// A connection to one homeserver.
@@ -53,23 +62,49 @@ impl Client {
         }
     }
 
+    /// Where it is.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Whether the homeserver itself says so.
     pub(crate) fn is_healthy(&self) -> anyhow::Result<bool> {
-        Ok(self
-            .read(self.agent.get(format!("{}/health", self.base)).call())?
-            .status
-            == 200)
+        Ok(self.ask("GET", "/health", None, &Body::Nothing)?.status == 200)
     }
 
     /// Registers a user and logs in.
     pub(crate) fn register(&self, name: &str) -> anyhow::Result<User<'_>> {
         let body = json!({ "username": name, "password": name, "auth": { "type": "m.login.dummy" } });
-        let url = format!("{}/_matrix/client/v3/register", self.base);
-        let reply = self.read(self.agent.post(url).send_json(body))?;
+        let reply = self.ask("POST", "/_matrix/client/v3/register", None, &Body::Json(&body))?;
         let token = reply
             .success("access_token")
             .with_context(|| format!("cannot register {name}"))?;
         Ok(User { client: self, token })
+    }
+
+    /// Sends any request.
+    pub(crate) fn ask(&self, method: &str, path: &str, token: Option<&str>, body: &Body<'_>) -> anyhow::Result<Reply> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let answer = match body {
+            Body::Nothing => self.agent.run(request.body(())?),
+            Body::Json(json) => {
+                let request = request.header("Content-Type", "application/json");
+                self.agent.run(request.body(json.to_string())?)
+            }
+            Body::File(contents, media_type) => {
+                let request = request.header("Content-Type", *media_type);
+                self.agent.run(request.body(*contents)?)
+            }
+        };
+        self.read(answer)
+    }
+
+    /// A number that no other request of this client has.
+    fn transaction(&self) -> u32 {
+        self.transactions.fetch_add(1, Ordering::Relaxed)
     }
 
     fn read(&self, answer: Result<Response<ureq::Body>, ureq::Error>) -> anyhow::Result<Reply> {
@@ -78,6 +113,7 @@ impl Client {
         let body = serde_json::from_str(&text).unwrap_or_default();
         Ok(Reply {
             status: answer.status().as_u16(),
+            text,
             body,
         })
     }
@@ -92,7 +128,7 @@ pub(crate) struct User<'a> {
 impl User<'_> {
     /// Asks for a room that everybody may join.
     pub(crate) fn try_create_room(&self) -> anyhow::Result<Reply> {
-        self.post("createRoom", &json!({ "preset": "public_chat" }))
+        self.ask("POST", "createRoom", &Body::Json(&json!({ "preset": "public_chat" })))
     }
 
     /// Creates a room that everybody may join, and returns its id.
@@ -104,30 +140,18 @@ impl User<'_> {
 
     /// Joins a room.
     pub(crate) fn try_join(&self, room: &str) -> anyhow::Result<Reply> {
-        self.post(&format!("join/{room}"), &json!({}))
+        self.ask("POST", &format!("join/{room}"), &Body::Json(&json!({})))
     }
 
     /// Sends a text message.
     pub(crate) fn try_send(&self, room: &str, text: &str) -> anyhow::Result<Reply> {
-        let transaction = self.client.transactions.fetch_add(1, Ordering::Relaxed);
-        let request = self
-            .client
-            .agent
-            .put(self.url(&format!("rooms/{room}/send/m.room.message/{transaction}")));
-        let body = json!({ "msgtype": "m.text", "body": text });
-        self.client
-            .read(request.header("Authorization", &self.bearer()).send_json(body))
+        let path = format!("rooms/{room}/send/m.room.message/{}", self.client.transaction());
+        self.ask("PUT", &path, &Body::Json(&json!({ "msgtype": "m.text", "body": text })))
     }
 
     /// The text messages of a room, newest first.
     pub(crate) fn messages(&self, room: &str) -> anyhow::Result<Vec<String>> {
-        let request = self
-            .client
-            .agent
-            .get(self.url(&format!("rooms/{room}/messages?dir=b&limit=100")));
-        let reply = self
-            .client
-            .read(request.header("Authorization", &self.bearer()).call())?;
+        let reply = self.ask("GET", &format!("rooms/{room}/messages?dir=b&limit=100"), &Body::Nothing)?;
         let events = reply.body["chunk"]
             .as_array()
             .with_context(|| format!("no messages in {reply:?}"))?;
@@ -138,17 +162,13 @@ impl User<'_> {
             .collect())
     }
 
-    fn post(&self, path: &str, body: &Value) -> anyhow::Result<Reply> {
-        let request = self.client.agent.post(self.url(path));
+    /// The access token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Body<'_>) -> anyhow::Result<Reply> {
         self.client
-            .read(request.header("Authorization", &self.bearer()).send_json(body))
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}/_matrix/client/v3/{path}", self.client.base)
-    }
-
-    fn bearer(&self) -> String {
-        format!("Bearer {}", self.token)
+            .ask(method, &format!("/_matrix/client/v3/{path}"), Some(&self.token), body)
     }
 }

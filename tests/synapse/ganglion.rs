@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::Process;
@@ -37,9 +39,7 @@ impl Ganglion {
         let config = files.path().join("ganglion.yaml");
         fs::write(&config, CONFIG).context("cannot write ganglion.yaml")?;
         fs::write(files.path().join("token"), format!("{TOKEN}\n")).context("cannot write the token")?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ganglion"));
-        command.arg("serve").arg("-c").arg(&config);
-        let process = Process::start("ganglion", command)?;
+        let process = serve(&config)?;
         let admin = process.wait_for("where admin listens", |line| {
             line.split_once("admin listening on ")?.1.trim().parse().ok()
         })?;
@@ -58,5 +58,85 @@ impl Ganglion {
     /// Ends it without ceremony, as a crash would: from now on its port refuses connections.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         self.process.kill()
+    }
+}
+
+/// `ganglion serve` with this config.
+fn serve(config: &Path) -> anyhow::Result<Process> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ganglion"));
+    command.arg("serve").arg("-c").arg(config);
+    Process::start("ganglion", command)
+}
+
+const NOT_RUNNING: &str = "this Ganglion does not run";
+
+/// A Ganglion on the wire that comes and goes. At first it is not there.
+pub(crate) struct Wired {
+    process: Option<Process>,
+    files: TempDir,
+}
+
+impl Wired {
+    pub(crate) fn absent() -> anyhow::Result<Self> {
+        let files = tempfile::tempdir().context("cannot make a directory for ganglion")?;
+        Ok(Self { process: None, files })
+    }
+
+    /// Where the bridge finds it.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.files.path().join("ganglion.sock")
+    }
+
+    /// Starts it with a module that gives these answers, and returns once it is ready.
+    pub(crate) fn start(&mut self, answers: &Value) -> anyhow::Result<()> {
+        let config = self.files.path().join("ganglion.yaml");
+        let settings = json!({
+            "server_name": "example.com",
+            "http": { "bind": "127.0.0.1:0" },
+            "admin": { "bind": "127.0.0.1:0" },
+            "wire": { "socket": self.socket() },
+            "dispatch": { "deadline": "60s" },
+            "modules": [{
+                "module": "ganglion.modules.Canned",
+                "call_timeout": "50s",
+                "config": { "answers": answers },
+            }],
+        });
+        // JSON is YAML, and leaves nothing to quote.
+        fs::write(&config, settings.to_string()).context("cannot write ganglion.yaml")?;
+        let process = serve(&config)?;
+        process.wait_for("that it is ready", |line| line.starts_with("ready:").then_some(()))?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Kills it, as a crash would. Its socket's file stays.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().context(NOT_RUNNING)?.kill()
+    }
+
+    /// Stops it as it is: connections stay open, and nobody answers.
+    pub(crate) fn suspend(&self) -> anyhow::Result<()> {
+        self.process()?.signal("STOP")
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) -> anyhow::Result<()> {
+        self.process()?.signal("CONT")
+    }
+
+    /// Asks it to stop when it goes on.
+    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+        self.process()?.signal("TERM")
+    }
+
+    /// Returns once it has stopped.
+    pub(crate) fn wait_for_end(&mut self) -> anyhow::Result<()> {
+        self.process()?.wait_for_end()?;
+        self.kill()
+    }
+
+    fn process(&self) -> anyhow::Result<&Process> {
+        self.process.as_ref().context(NOT_RUNNING)
     }
 }

@@ -9,12 +9,14 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::antispam::Antispam;
 use crate::client::{Client, User};
 use crate::process::Process;
 
 /// The seed guards nothing: no other server ever sees what this key signs.
 const SIGNING_KEY: &str = "ed25519 a_test ZnJlc2ggdGVzdCBzZWVkIG9mIGdhbmdsaW9uLCAzMmI";
+
+/// Lets a test register an administrator.
+const SHARED_SECRET: &str = "test";
 
 /// A running Synapse for `example.com`.
 pub(crate) struct Homeserver {
@@ -24,16 +26,28 @@ pub(crate) struct Homeserver {
 }
 
 impl Homeserver {
-    /// Starts it with `antispam` as its only module and returns once it answers.
-    pub(crate) fn start(antispam: &Antispam) -> anyhow::Result<Self> {
+    /// Starts it with this `modules:` section and returns once it answers.
+    pub(crate) fn start(modules: &Value) -> anyhow::Result<Self> {
+        Self::start_with(modules, &json!({}))
+    }
+
+    /// The same with more settings, which win over those of every test.
+    pub(crate) fn start_with(modules: &Value, more: &Value) -> anyhow::Result<Self> {
         let files = tempfile::tempdir().context("cannot make a directory for Synapse")?;
         let config = files.path().join("homeserver.yaml");
         // JSON is YAML, and leaves nothing to quote.
-        fs::write(&config, settings(files.path(), antispam).to_string()).context("cannot write homeserver.yaml")?;
+        let settings = settings(files.path(), modules, more);
+        fs::write(&config, settings.to_string()).context("cannot write homeserver.yaml")?;
         let mut command = Command::new(python()?);
+        // Python finds `scripted` beside the script.
         command
-            .args(["-m", "synapse.app.homeserver", "-c"])
+            .arg(root().join("tests/synapse/serve.py"))
+            .arg("-c")
             .arg(&config)
+            .env("PYTHONPATH", root().join("python/src"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            // Synapse answers with sets here and there: their order shall be the same everywhere.
+            .env("PYTHONHASHSEED", "0")
             .current_dir(files.path());
         let process = Process::start("Synapse", command)?;
         // The port is 0 in the configuration: Synapse picks a free one, nobody can take it in between.
@@ -58,6 +72,38 @@ impl Homeserver {
         self.client.register(name)
     }
 
+    /// The user `admin`, an administrator, whom Synapse's own tool registers.
+    pub(crate) fn register_admin(&self) -> anyhow::Result<()> {
+        let output = Command::new(python()?)
+            .args(["-m", "synapse._scripts.register_new_matrix_user", "--admin"])
+            .args(["-u", "admin", "-p", "admin", "-k", SHARED_SECRET])
+            .arg(self.client.base())
+            .output()
+            .context("cannot run register_new_matrix_user")?;
+        ensure!(output.status.success(), "no administrator: {output:?}");
+        Ok(())
+    }
+
+    /// Who talks to it.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Returns once this many lines of its log say so.
+    pub(crate) fn wait_for_lines(&self, text: &str, count: usize) -> anyhow::Result<()> {
+        self.process.wait_for_lines(text, count)
+    }
+
+    /// How many lines of its log say so.
+    pub(crate) fn count_lines(&self, text: &str) -> usize {
+        self.process.count_lines(text)
+    }
+
+    /// What it has printed of late.
+    pub(crate) fn tail(&self) -> String {
+        self.process.tail()
+    }
+
     /// Returns once the module has had the answer to its ping that it wants.
     pub(crate) fn wait_for_ping(&self) -> anyhow::Result<()> {
         self.process.wait_for("that the ping succeeded", |line| {
@@ -68,8 +114,7 @@ impl Homeserver {
 
 /// The interpreter of the virtual environment that holds Synapse.
 fn python() -> anyhow::Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir));
     let python = target.join("synapse-venv").join("bin").join("python");
     ensure!(
         python.exists(),
@@ -79,14 +124,19 @@ fn python() -> anyhow::Result<PathBuf> {
     Ok(python)
 }
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 /// A configuration for a test: nothing leaves the machine, passwords are cheap, limits are out of the way.
-fn settings(files: &Path, antispam: &Antispam) -> Value {
+fn settings(files: &Path, modules: &Value, more: &Value) -> Value {
     let unlimited = json!({ "per_second": 10_000, "burst_count": 10_000 });
-    json!({
+    let mut settings = json!({
         "server_name": "example.com",
         "signing_key": SIGNING_KEY,
         "macaroon_secret_key": "test",
         "form_secret": "test",
+        "registration_shared_secret": SHARED_SECRET,
         "report_stats": false,
         "listeners": [{
             "type": "http",
@@ -107,6 +157,10 @@ fn settings(files: &Path, antispam: &Antispam) -> Value {
         "rc_registration": unlimited,
         "rc_joins": { "local": unlimited },
         "rc_room_creation": unlimited,
-        "modules": antispam.modules(),
-    })
+        "modules": modules,
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        settings[key] = value.clone();
+    }
+    settings
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 /// How long a line may be waited for: long for a busy machine, yet it ends. No test takes this long unless it fails.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -28,7 +28,8 @@ impl Process {
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
         let stderr = writer.try_clone().context("cannot share a pipe")?;
         let child = command
-            .stdin(Stdio::null())
+            // Never written to. It ends when this process does, by which the child may know.
+            .stdin(Stdio::piped())
             .stdout(writer)
             .stderr(stderr)
             .spawn()
@@ -48,14 +49,55 @@ impl Process {
             .output
             .wait_while(|lines| !lines.iter().any(|line| find(line).is_some()));
         lines.text.iter().find_map(|line| find(line)).with_context(|| {
-            let tail = &lines.text[lines.text.len().saturating_sub(TAIL)..];
+            let tail = lines.tail();
             let fate = if lines.ended { "ended" } else { "runs" };
             format!(
-                "{} {fate}, and has not printed {what}; its output ends with:\n{}",
-                self.name,
-                tail.join("\n")
+                "{} {fate}, and has not printed {what}; its output ends with:\n{tail}",
+                self.name
             )
         })
+    }
+
+    /// Returns once this many lines say so, old ones counted.
+    pub(crate) fn wait_for_lines(&self, text: &str, count: usize) -> anyhow::Result<()> {
+        let enough = |lines: &[String]| lines.iter().filter(|line| line.contains(text)).count() >= count;
+        let is_there = enough(&self.output.wait_while(|lines| !enough(lines)).text);
+        ensure!(is_there, "{} has not printed {text:?} {count} times", self.name);
+        Ok(())
+    }
+
+    /// How many lines so far say so.
+    pub(crate) fn count_lines(&self, text: &str) -> usize {
+        self.output
+            .lock()
+            .text
+            .iter()
+            .filter(|line| line.contains(text))
+            .count()
+    }
+
+    /// Returns once the child has ended by itself.
+    pub(crate) fn wait_for_end(&self) -> anyhow::Result<()> {
+        let lines = self.output.wait_while(|_| true);
+        ensure!(lines.ended, "{} does not end", self.name);
+        Ok(())
+    }
+
+    /// Sends the child a signal.
+    pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let kill = format!("kill -{name} {}", self.child.id());
+        let status = Command::new("sh").arg("-c").arg(kill).status();
+        ensure!(
+            status.context("cannot run sh")?.success(),
+            "cannot signal {}",
+            self.name
+        );
+        Ok(())
+    }
+
+    /// The last lines.
+    pub(crate) fn tail(&self) -> String {
+        self.output.lock().tail()
     }
 
     /// Kills the child and waits until it is gone, and with it its sockets. Its output stays.
@@ -98,6 +140,12 @@ struct Lines {
     text: Vec<String>,
     /// Both streams are closed: nothing can follow.
     ended: bool,
+}
+
+impl Lines {
+    fn tail(&self) -> String {
+        self.text[self.text.len().saturating_sub(TAIL)..].join("\n")
+    }
 }
 
 impl Output {

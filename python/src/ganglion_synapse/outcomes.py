@@ -270,11 +270,14 @@ def notified(outcome: Outcome) -> None:
 
 
 def refill(kept: JsonDict, new: Mapping[str, Any]) -> None:
-    """Gives a dict other content. It and the dicts and lists inside stay the same objects: others may hold them."""
-    before = dict(kept)
-    kept.clear()
+    """Gives a dict other content. It and the dicts and lists inside stay the same objects: others may hold them.
+
+    Keys that stay keep their places: Synapse answers a login in the order of the dict.
+    """
+    for key in [key for key in kept if key not in new]:
+        del kept[key]
     for key, value in new.items():
-        old = before.get(key)
+        old = kept.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
             refill(old, value)
             value = old
