@@ -231,15 +231,6 @@ fn another_method_than_post_is_refused() {
 }
 
 #[test]
-fn there_are_no_continuations_yet() {
-    let server = server();
-    for callback in ["auth_checkers", "on_update"] {
-        let answer = server.post(&path(&format!("{callback}/continue")), br#"{"token": "c-1"}"#);
-        refused(&answer, 404, "M_UNRECOGNIZED");
-    }
-}
-
-#[test]
 fn a_body_over_the_limit_is_refused_whether_its_length_was_announced_or_not() {
     let yaml = with_modules("[]").replace("admin: {", "admin: {max_body: 100B, ");
     let server = TestServer::start(&yaml);

@@ -9,6 +9,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::client::{Body, Client};
 use crate::process::Process;
 
 const CONFIG: &str = r#"
@@ -40,12 +41,9 @@ impl Ganglion {
         fs::write(&config, CONFIG).context("cannot write ganglion.yaml")?;
         fs::write(files.path().join("token"), format!("{TOKEN}\n")).context("cannot write the token")?;
         let process = serve(&config)?;
-        let admin = process.wait_for("where admin listens", |line| {
-            line.split_once("admin listening on ")?.1.trim().parse().ok()
-        })?;
         Ok(Self {
+            admin: admin(&process)?,
             process,
-            admin,
             _files: files,
         })
     }
@@ -68,18 +66,30 @@ fn serve(config: &Path) -> anyhow::Result<Process> {
     Process::start("ganglion", command)
 }
 
+/// Where its admin listener is.
+fn admin(process: &Process) -> anyhow::Result<SocketAddr> {
+    process.wait_for("where admin listens", |line| {
+        line.split_once("admin listening on ")?.1.trim().parse().ok()
+    })
+}
+
 const NOT_RUNNING: &str = "this Ganglion does not run";
 
 /// A Ganglion on the wire that comes and goes. At first it is not there.
 pub(crate) struct Wired {
     process: Option<Process>,
+    admin: Option<SocketAddr>,
     files: TempDir,
 }
 
 impl Wired {
     pub(crate) fn absent() -> anyhow::Result<Self> {
         let files = tempfile::tempdir().context("cannot make a directory for ganglion")?;
-        Ok(Self { process: None, files })
+        Ok(Self {
+            process: None,
+            admin: None,
+            files,
+        })
     }
 
     /// Where the bridge finds it.
@@ -89,6 +99,15 @@ impl Wired {
 
     /// Starts it with a module that gives these answers, and returns once it is ready.
     pub(crate) fn start(&mut self, answers: &Value) -> anyhow::Result<()> {
+        self.serve(&json!([{
+            "module": "ganglion.modules.Canned",
+            "call_timeout": "50s",
+            "config": { "answers": answers },
+        }]))
+    }
+
+    /// Starts it with these modules.
+    pub(crate) fn serve(&mut self, modules: &Value) -> anyhow::Result<()> {
         let config = self.files.path().join("ganglion.yaml");
         let settings = json!({
             "server_name": "example.com",
@@ -96,18 +115,23 @@ impl Wired {
             "admin": { "bind": "127.0.0.1:0" },
             "wire": { "socket": self.socket() },
             "dispatch": { "deadline": "60s" },
-            "modules": [{
-                "module": "ganglion.modules.Canned",
-                "call_timeout": "50s",
-                "config": { "answers": answers },
-            }],
+            "modules": modules,
         });
         // JSON is YAML, and leaves nothing to quote.
         fs::write(&config, settings.to_string()).context("cannot write ganglion.yaml")?;
         let process = serve(&config)?;
+        self.admin = Some(admin(&process)?);
         process.wait_for("that it is ready", |line| line.starts_with("ready:").then_some(()))?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// What its admin API shows of a module.
+    pub(crate) fn snapshot(&self, module: &str) -> anyhow::Result<Value> {
+        let admin = self.admin.context(NOT_RUNNING)?;
+        let client = Client::new(format!("http://{admin}"));
+        let path = format!("/_ganglion/admin/v1/modules/{module}");
+        Ok(client.ask("GET", &path, None, &Body::Nothing)?.body)
     }
 
     /// Kills it, as a crash would. Its socket's file stays.

@@ -39,12 +39,11 @@ impl Homeserver {
         let settings = settings(files.path(), modules, more);
         fs::write(&config, settings.to_string()).context("cannot write homeserver.yaml")?;
         let mut command = Command::new(python()?);
-        // Python finds `scripted` beside the script.
+        // Python finds `scripted` beside the script, and the bridge where `cargo xtask setup` has installed it.
         command
             .arg(root().join("tests/synapse/serve.py"))
             .arg("-c")
             .arg(&config)
-            .env("PYTHONPATH", root().join("python/src"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
             // Synapse answers with sets here and there: their order shall be the same everywhere.
             .env("PYTHONHASHSEED", "0")

@@ -3,6 +3,7 @@
 
 mod antispam;
 mod bridge;
+mod burst;
 mod client;
 mod failures;
 mod ganglion;

@@ -281,7 +281,7 @@ impl FromJson for StateEvents {
 
     /// An array of events, or `{"handle", "events"}`.
     fn from_json(value: Value, at: &JsonPath<'_>) -> Result<Self, JsonError> {
-        if !value.is_object() {
+        if value.get("handle").is_none() {
             let known = checked(Vec::from_json(value, at)?, at)?;
             return Ok(Self { known, rest: None });
         }

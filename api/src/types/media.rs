@@ -136,7 +136,7 @@ impl FromJson for MediaFile {
 
     /// Base64, or `{"handle"}`.
     fn from_json(value: Value, at: &JsonPath<'_>) -> Result<Self, JsonError> {
-        if !value.is_object() {
+        if value.get("handle").is_none() {
             return Base64::from_json(value, at).map(|contents| Self(Contents::Here(contents)));
         }
         let handle = Fields::new(value, at)?.required("handle")?;
