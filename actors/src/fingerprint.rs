@@ -124,9 +124,9 @@ fn hash_object(object: &Map<String, Value>, place: Place, hasher: &mut impl Hash
 #[cfg(test)]
 mod tests {
     use ganglion_api::{
-        AuthCheckers, CheckEventAllowed, CheckEventForSpam, CheckRegistrationForSpam, GetUsersForStates, JsonPath,
-        OnCreateRoom, OnEventDeliveredOverFederation, OnLoggedOut, OnNewEvent, ShouldDropFederatedEvent,
-        UserMayCreateRoom, UserMaySendStateEvent,
+        AuthCheckers, CheckEventAllowed, CheckEventForSpam, CheckMediaFileForSpam, CheckRegistrationForSpam,
+        GetUsersForStates, JsonPath, OnCreateRoom, OnEventDeliveredOverFederation, OnLoggedOut, OnNewEvent,
+        ShouldDropFederatedEvent, UserMayCreateRoom, UserMaySendStateEvent,
     };
     use proptest::prelude::*;
     use serde_json::json;
@@ -184,6 +184,15 @@ mod tests {
         same::<OnEventDeliveredOverFederation>(&first, &delivered(&json!({"event_id": "$x"}), "b"));
         differ::<OnEventDeliveredOverFederation>(&first, &delivered(&json!({}), "c"));
         differ::<OnEventDeliveredOverFederation>(&first, &delivered(&json!({"content": {}}), "b"));
+    }
+
+    #[test]
+    fn a_media_file_that_is_not_here_is_like_no_other() {
+        let args = |file: Value| json!({"file_base64": file, "file_info": {"file_id": "f"}});
+        let there = |handle: &str| args(json!({ "handle": handle }));
+        differ::<CheckMediaFileForSpam>(&there("m1"), &there("m2"));
+        same::<CheckMediaFileForSpam>(&args(json!("aGk=")), &args(json!("aGk=")));
+        differ::<CheckMediaFileForSpam>(&args(json!("aGk=")), &args(json!("aG8=")));
     }
 
     #[test]

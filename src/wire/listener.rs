@@ -41,6 +41,11 @@ impl Hidden {
     fn bind(path: &Path, mode: u32) -> io::Result<Self> {
         refuse_if_taken(path)?;
         let directory = path.with_extension(format!("{}.new", std::process::id()));
+        // A process that was killed at this point may have left one, and in a container its number was ours.
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         DirBuilder::new().mode(0o700).create(&directory)?;
         let file = directory.join("s");
         let bind = || {

@@ -974,8 +974,11 @@ fn the_socket_has_its_mode_and_takes_the_place_of_one_that_nobody_listens_on() {
     assert_eq!(bind(&yaml("")), Err(refused.clone()));
     drop(server);
     assert!(!socket.exists());
-    // A process that was killed leaves its socket.
+    // A process that was killed leaves its socket, and perhaps what it was about to put there.
     drop(UnixListener::bind(&socket).unwrap());
+    let half_made = socket.with_extension(format!("{}.new", std::process::id()));
+    std::fs::create_dir(&half_made).unwrap();
+    drop(UnixListener::bind(half_made.join("s")).unwrap());
     let server = TestServer::start(&yaml(", mode: '0600'"));
     assert_eq!(mode(), 0o600);
     drop(server);
