@@ -12,9 +12,11 @@ fn ten_thousand_events_at_once_are_ten_thousand_decisions_each_the_right_one() {
     let run = || {
         let mut ganglion = Wired::absent()?;
         let keywords = json!({ "keywords": ["viagra"] });
-        ganglion.serve(&json!([{ "module": "ganglion.modules.KeywordFilter", "config": keywords }]))?;
+        let modules = json!([{ "module": "ganglion.modules.KeywordFilter", "config": keywords }]);
+        // The other tests have the socket.
+        let config = ganglion.serve_over_tcp(&modules)?;
         let synapse = Homeserver::start(&json!([
-            { "module": "ganglion_synapse.Bridge", "config": { "socket": ganglion.socket() } },
+            { "module": "ganglion_synapse.Bridge", "config": config },
             { "module": "burst.Burst" },
         ]))?;
         let reply = synapse

@@ -99,21 +99,32 @@ impl Wired {
 
     /// Starts it with a module that gives these answers, and returns once it is ready.
     pub(crate) fn start(&mut self, answers: &Value) -> anyhow::Result<()> {
-        self.serve(&json!([{
+        let modules = json!([{
             "module": "ganglion.modules.Canned",
             "call_timeout": "50s",
             "config": { "answers": answers },
-        }]))
+        }]);
+        self.serve_on(&json!({ "socket": self.socket() }), &modules)
     }
 
-    /// Starts it with these modules.
-    pub(crate) fn serve(&mut self, modules: &Value) -> anyhow::Result<()> {
+    /// Starts it with these modules, on loopback with a token, and gives the bridge's config.
+    pub(crate) fn serve_over_tcp(&mut self, modules: &Value) -> anyhow::Result<Value> {
+        let token = self.files.path().join("token");
+        fs::write(&token, format!("{TOKEN}\n")).context("cannot write the token")?;
+        self.serve_on(&json!({ "tcp": "127.0.0.1:0", "token_file": token }), modules)?;
+        let address = self.process()?.wait_for("where the wire listens", |line| {
+            Some(line.split_once("wire listening on ")?.1.trim().to_owned())
+        })?;
+        Ok(json!({ "tcp": address, "token_file": token }))
+    }
+
+    fn serve_on(&mut self, wire: &Value, modules: &Value) -> anyhow::Result<()> {
         let config = self.files.path().join("ganglion.yaml");
         let settings = json!({
             "server_name": "example.com",
             "http": { "bind": "127.0.0.1:0" },
             "admin": { "bind": "127.0.0.1:0" },
-            "wire": { "socket": self.socket() },
+            "wire": wire,
             "dispatch": { "deadline": "60s" },
             "modules": modules,
         });
