@@ -31,6 +31,7 @@ pub fn rate(seconds: f64) -> String {
 #[must_use]
 pub fn ratio(ratio: f64) -> String {
     match ratio {
+        endless if endless.is_infinite() => "\u{221e}".to_owned(),
         large if large >= 99.5 => format!("{large:.0}x"),
         ratio => format!("{ratio:.2}x"),
     }
@@ -56,6 +57,8 @@ pub fn cells(series: &Series) -> [String; 2] {
 /// What a number should be.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Goal {
+    /// Less than that many times the other.
+    Below(f64),
     /// At most that many times the other.
     AtMost(f64),
     /// At least that many times the other.
@@ -65,6 +68,7 @@ pub enum Goal {
 impl Goal {
     fn is_met(self, ratio: f64) -> bool {
         match self {
+            Self::Below(bound) => ratio < bound,
             Self::AtMost(most) => ratio <= most,
             Self::AtLeast(least) => ratio >= least,
         }
@@ -72,6 +76,7 @@ impl Goal {
 
     fn text(self) -> String {
         match self {
+            Self::Below(bound) => format!("< {bound}x"),
             Self::AtMost(most) => format!("\u{2264} {most}x"),
             Self::AtLeast(least) => format!("\u{2265} {least}x"),
         }
@@ -106,6 +111,25 @@ impl Comparison {
             peer: "-".into(),
             peer_ratio: "-".into(),
             met: goal.map(|goal| goal.is_met(by)),
+        }
+    }
+
+    /// One number of seconds against another, with the interval of their ratio; where no side of the goal holds the
+    /// whole interval, it is not decided, and neither met nor missed.
+    #[must_use]
+    pub fn within(what: &str, goal: Goal, ours: f64, floor: (&str, f64), interval: (f64, f64)) -> Self {
+        let (low, high) = (goal.is_met(interval.0), goal.is_met(interval.1));
+        let word = if low == high { "" } else { "undecided: " };
+        let [by, low_text, high_text] = [ours / floor.1, interval.0, interval.1].map(ratio);
+        Self {
+            what: what.into(),
+            goal: goal.text(),
+            ours: time(ours),
+            floor: format!("{}: {}", floor.0, time(floor.1)),
+            ratio: format!("{word}{by} ({low_text} to {high_text})"),
+            peer: "-".into(),
+            peer_ratio: "-".into(),
+            met: (low == high).then_some(low),
         }
     }
 

@@ -133,6 +133,27 @@ impl Series {
     pub fn over(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect())
     }
+
+    /// Round by round, this less the other.
+    #[must_use]
+    pub fn less(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(own, other)| own - other).collect())
+    }
+
+    /// These rounds of it, some perhaps several times.
+    ///
+    /// # Panics
+    /// It has no such round.
+    #[must_use]
+    pub fn pick(&self, rounds: &[usize]) -> Self {
+        Self(rounds.iter().map(|round| self.0[*round]).collect())
+    }
+
+    /// How many rounds there are.
+    #[must_use]
+    pub fn rounds(&self) -> usize {
+        self.0.len()
+    }
 }
 
 /// What was measured.

@@ -58,7 +58,7 @@ impl Group {
     }
 }
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     Group::new("dispatch", &["dispatch", "allocations"], "## Asking modules")
         .about("what it costs to ask modules, and what others would use; 3 minutes, half of one with --quick"),
     Group::new("combine", &["combine"], "## Combine rules")
@@ -75,6 +75,11 @@ const GROUPS: [Group; 8] = [
         needs_synapse: true,
         ..Group::new("synapse", &["synapse"], "## Beside Synapse's own dispatch")
             .about("a chain beside Synapse's own; half a minute, some seconds with --quick, and once what it takes to install Synapse")
+    },
+    Group {
+        needs_synapse: true,
+        ..Group::new("bridge", &["bridge"], "## Through a real Synapse")
+            .about("what modules add to a message: inside Synapse, behind the bridge, over HTTP; 7 minutes, one with --quick, and once what it takes to install Synapse")
     },
     Group {
         is_compared: false,

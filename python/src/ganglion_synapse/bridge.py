@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from synapse.module_api import make_deferred_yieldable
+from synapse.logging.context import SENTINEL_CONTEXT, LoggingContextOrSentinel, set_current_context
 from synapse.util import SYNAPSE_VERSION
 from twisted.internet.defer import CancelledError
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from synapse.module_api import ModuleApi
 
     from .large import Large
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +101,7 @@ class Bridge:
                 params += b',"below":%b' % encode(cause)
                 call = self._connection.call("callback", params + self._tail, counted=False)
             if not handles:
-                return _outcome(await make_deferred_yieldable(call))
+                return _outcome(await _yieldable(call))
             return await self._with_handles(call, dict(handles))
         except CancelledError:
             raise
@@ -111,7 +113,7 @@ class Bridge:
         try:
             fields = encode({"callback": callback, "token": token, **what})
             call = self._connection.call("continue", fields[:-1] + self._deadline + b"}")
-            return _outcome(await make_deferred_yieldable(call))
+            return _outcome(await _yieldable(call))
         except CancelledError:
             raise
         except Exception as error:
@@ -125,7 +127,7 @@ class Bridge:
     async def _with_handles(self, call: Call, handles: dict[str, Any]) -> Outcome:
         self._asked.handles.update(handles)
         try:
-            return _outcome(await make_deferred_yieldable(call))
+            return _outcome(await _yieldable(call))
         finally:
             for name in handles:
                 self._asked.handles.pop(name, None)
@@ -212,6 +214,18 @@ class Bridge:
                 self._complained.add(("login type", name))
                 logger.warning("the fields of the login type %s have changed: restart Synapse", name)
         return new
+
+
+def _yieldable(call: Call) -> Call:
+    """Synapse's `make_deferred_yieldable`, which at each call makes up a name for a log that nobody writes."""
+    if not call.called:
+        call.addBoth(_restored, set_current_context(SENTINEL_CONTEXT))
+    return call
+
+
+def _restored(result: T, context: LoggingContextOrSentinel) -> T:
+    set_current_context(context)
+    return result
 
 
 def _outcome(result: Any) -> Outcome:

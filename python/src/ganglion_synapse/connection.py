@@ -6,16 +6,18 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from .config import TcpAddress
 from .errors import CallFailed, RpcError
 from .hello import Announcement, Introduction, Welcome, refusal
+from .unix import connect_unix
 from .wire import Call, Handler, Wire
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ Connect = Callable[[Factory], "Deferred[Any]"]
 def connector(address: str | TcpAddress, reactor: Any) -> Connect:
     """How to connect to an address."""
     if not isinstance(address, TcpAddress):
-        return UNIXClientEndpoint(reactor, address).connect
+        return partial(connect_unix, reactor, address)
     endpoint = HostnameEndpoint(reactor, address.host, address.port)
 
     def connected(wire: Any) -> Any:

@@ -36,6 +36,9 @@ Handler = Callable[[dict[str, Any]], Any]
 Listener = Callable[[dict[str, Any]], None]
 """Takes a notification."""
 
+_FEW = 4
+"""With more calls in flight one write for several of them is worth more than not to wait for it."""
+
 _LINGER = 1.0
 """How long the last words may take to be sent before the connection is cut, in seconds."""
 
@@ -108,6 +111,9 @@ class Wire(Int32StringReceiver):
         self._closing: str | None = None
         self._cut: Any = None
 
+    def connectionMade(self) -> None:
+        self._write_at_once = getattr(self.transport, "write_at_once", self.transport.write)
+
     # What this side says.
 
     def call(self, method: str, params: Any) -> Call:
@@ -130,8 +136,9 @@ class Wire(Int32StringReceiver):
         call.id = number
         call.wire = self
         call.heard = self.received
+        write = self._write_at_once if len(self.in_flight) < _FEW else self.transport.write
         self.in_flight[number] = call
-        self.transport.write(b"".join((pack("!I", length), head, params, b"}")))
+        write(b"".join((pack("!I", length), head, params, b"}")))
         return True
 
     def notify(self, method: str, params: Any) -> None:
@@ -194,6 +201,9 @@ class Wire(Int32StringReceiver):
             if self._missing > 0:
                 return
             data, self._pieces = b"".join(self._pieces), []
+        elif not self._unprocessed and len(data) == 4 + int.from_bytes(data[:4], "big") <= self.MAX_LENGTH:
+            # What comes is most often one frame, which Twisted would take apart several times.
+            return self.stringReceived(data[4:])
         super().dataReceived(data)
         begun = self._unprocessed
         if len(begun) >= 4:
