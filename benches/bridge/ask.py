@@ -5,7 +5,7 @@
 Reads the args of `check_event_for_spam` in Ganglion's JSON, makes a homeserver in this process that listens nowhere, and asks with Synapse's own
 class what passes: five modules that let everything pass (`python`), the bridge (`bridge`), synapse-http-antispam (`antispam`), and nobody
 (`nobody`). Each has callbacks of its own; nothing is mocked, the reactor runs, every question has a log context as a request has, and is asked
-when the one before is answered. Rounds take turns: so many questions of each, then all again. Prints JSON: the versions, how
+when the one before is answered; with `--at-once`, so many are asked at once, and what each takes is its part of the whole. Rounds take turns: so many questions of each, then all again. Prints JSON: the versions, how
 often each asked, and for each the
 median of every round in seconds.
 """
@@ -20,7 +20,7 @@ import tempfile
 import time
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import react
 
 from ask_synapse import event_of
@@ -96,7 +96,42 @@ async def ask(callbacks, event, questions):
     return took
 
 
+async def ask_at_once(callbacks, event, questions, at_once):
+    """Seconds that each took, of so many that are asked together."""
+
+    async def one():
+        with LoggingContext(name="bench", server_name=SERVER_NAME):
+            return await callbacks.check_event_for_spam(event)
+
+    took = []
+    for _ in range(questions // at_once):
+        begun = time.perf_counter()
+        answers = await gatherResults([Deferred.fromCoroutine(one()) for _ in range(at_once)])
+        took.append((time.perf_counter() - begun) / at_once)
+        if any(answer != NOT_SPAM for answer in answers):
+            raise SystemExit(f"a wrong answer: {answers!r}")
+    return took
+
+
+async def measure_at_once(hs, options, event):
+    asked = ways(hs, options)
+    found = {name: [] for name in asked}
+    questions = options.questions // options.at_once * options.at_once
+    for callbacks in asked.values():
+        await ask_at_once(callbacks, event, questions, options.at_once)
+    for round in range(options.rounds):
+        order = list(asked)
+        at = round % len(order)
+        for name in order[at:] + order[:at]:
+            took = await ask_at_once(asked[name], event, questions, options.at_once)
+            found[name].append(statistics.median(took))
+    return found
+
+
 async def measure(hs, options, event):
+    if options.at_once > 1:
+        return await measure_at_once(hs, options, event)
+
     asked = ways(hs, options)
     found = {name: [] for name in asked}
     for callbacks in asked.values():
@@ -118,6 +153,7 @@ def main():
     parser.add_argument("--modules", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--questions", type=int, default=50, help="of each in a round")
+    parser.add_argument("--at-once", type=int, default=1, help="how many are asked at once")
     parser.add_argument("--ways", nargs="*", default=["nobody", "python", "bridge", "antispam"])
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -136,6 +172,8 @@ def main():
             if end.code:
                 raise
     calls = options.rounds * (WARM_UP + options.questions) + options.questions
+    if options.at_once > 1:
+        calls = (options.rounds + 1) * (options.questions // options.at_once * options.at_once)
     assert all(module.calls["check_event_for_spam"] == calls for module in Noop.all), "not all modules were asked"
     versions = (f"{name} {importlib.metadata.version(name)}" for name in ("matrix-synapse", "synapse-http-antispam"))
     print(json.dumps({"versions": ", ".join(versions), "questions": calls, "rounds": found}))

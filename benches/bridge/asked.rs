@@ -19,6 +19,8 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bridge/ask.py");
 pub(crate) struct Pace {
     pub(crate) rounds: usize,
     pub(crate) questions: usize,
+    /// How many are asked at once.
+    pub(crate) at_once: usize,
 }
 
 /// What the script found.
@@ -40,6 +42,7 @@ pub(crate) fn measure(pace: &Pace, python: &Path, ganglion: &Serving) -> Result<
         .args(["--antispam", &ganglion.antispam(), "--modules", &MODULES.to_string()])
         .args(["--rounds", &pace.rounds.to_string()])
         .args(["--questions", &pace.questions.to_string()])
+        .args(["--at-once", &pace.at_once.to_string()])
         .env("PYTHONPATH", PYTHON_PATH)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

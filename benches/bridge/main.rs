@@ -11,7 +11,8 @@
 //!   sends messages one after the other on a connection that stays open; blocks of messages take turns. What modules add is
 //!   small beside what a message takes, and beside how much that varies; so each block is compared with that of the
 //!   Synapse without modules in the same round, and the interval says what is known.
-//! - *Asking*: the callback by itself, inside of one Synapse, where nothing else varies. See ask.py.
+//! - *Asking*: the callback by itself, inside of one Synapse, where nothing else varies: one question after the other, and
+//!   many at once. See ask.py.
 
 mod asked;
 mod client;
@@ -41,6 +42,9 @@ const PYTHON_PATH: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../python/src"
 );
+
+/// How many questions are asked at once, as for a batch of events of other servers.
+const AT_ONCE: usize = 64;
 
 /// How Synapse asks modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,32 +134,31 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(group: &mut Group, python: &Path, directory: &Path) -> Result<(), Wrong> {
-    let (sending, asking) = if group.quick {
-        let sending = sent::Pace {
-            rounds: 12,
-            messages: 10,
-        };
-        let asking = asked::Pace {
-            rounds: 8,
-            questions: 40,
-        };
-        (sending, asking)
-    } else {
-        let sending = sent::Pace {
-            rounds: 300,
-            messages: 10,
-        };
-        let asking = asked::Pace {
-            rounds: 40,
-            questions: 200,
-        };
-        (sending, asking)
+/// How much is sent, and asked.
+fn paces(quick: bool) -> (sent::Pace, asked::Pace) {
+    let (rounds, ask_rounds, questions) = if quick { (12, 8, 40) } else { (300, 40, 200) };
+    let sending = sent::Pace { rounds, messages: 10 };
+    let asking = asked::Pace {
+        rounds: ask_rounds,
+        questions,
+        at_once: 1,
     };
+    (sending, asking)
+}
+
+fn run(group: &mut Group, python: &Path, directory: &Path) -> Result<(), Wrong> {
+    let (sending, asking) = paces(group.quick);
     let ganglion = Serving::start(&directory.join("ganglion.sock"));
     let sent = sent::measure(group, &sending, python, directory, &ganglion)?;
     group.progress("one Synapse asks");
     let (versions, asked) = asked::measure(&asking, python, &ganglion)?;
+    let many = asked::Pace {
+        questions: AT_ONCE * (asking.questions / AT_ONCE).max(2),
+        at_once: AT_ONCE,
+        ..asking
+    };
+    group.progress("one Synapse asks many at once");
+    let (_, at_once) = asked::measure(&many, python, &ganglion)?;
     group.place(
         &[],
         &format!(
@@ -168,7 +171,17 @@ fn run(group: &mut Group, python: &Path, directory: &Path) -> Result<(), Wrong> 
     group.say(&sent.written("a message"));
     group.say("What `check_event_for_spam` takes inside of Synapse:");
     group.say(&asked.written("a question"));
-    for (what, found) in [("added to a message", &sent), ("added to a question", &asked)] {
+    group.say(&format!(
+        "The same with {AT_ONCE} asked at once, each its part of the whole:"
+    ));
+    group.say(&at_once.written("a question"));
+    let of_many = format!("added to a question, {AT_ONCE} at once,");
+    let parts = [
+        ("added to a message", &sent),
+        ("added to a question", &asked),
+        (&*of_many, &at_once),
+    ];
+    for (what, found) in parts {
         for (goal, other) in [(Goal::Below(1.0), Way::Python), (Goal::AtMost(0.2), Way::Antispam)] {
             group.compare(compared(what, goal, found, other));
         }
