@@ -1,7 +1,7 @@
 //! What a peer asks Ganglion, each request in a task of its own.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,21 +31,31 @@ pub(super) struct Questions {
     peer: Arc<Peer>,
     args: Arc<dyn ArgSource>,
     outbox: Outbox,
-    /// A task, once it has begun.
-    in_flight: RefCell<HashMap<u64, Option<AbortHandle>>>,
+    in_flight: RefCell<HashMap<u64, InFlight>>,
+    /// How many requests there were.
+    requests: Cell<u64>,
     /// Tells that the last of them has its answer.
     all_answered: Notify,
+}
+
+/// A request without an answer.
+struct InFlight {
+    /// Which one it is: its number may be used again as soon as it is cancelled, before its task is gone.
+    serial: u64,
+    /// Its task, once it has begun.
+    task: Option<AbortHandle>,
 }
 
 /// The right to answer a request. If nobody does, it is answered with an internal error.
 struct Unanswered {
     id: u64,
+    serial: u64,
     questions: Rc<Questions>,
 }
 
 impl Unanswered {
     fn answer(self, answer: Result<Decided, RpcError>) {
-        if self.questions.settle(self.id) {
+        if self.questions.settle(self.id, self.serial) {
             self.questions.send(self.id, answer);
         }
     }
@@ -54,7 +64,7 @@ impl Unanswered {
 impl Drop for Unanswered {
     fn drop(&mut self) {
         // Answered or cancelled, else a defect of ours ended its task.
-        if self.questions.settle(self.id) {
+        if self.questions.settle(self.id, self.serial) {
             self.questions.send(self.id, Err(RpcError::internal()));
         }
     }
@@ -68,6 +78,7 @@ impl Questions {
             args,
             outbox,
             in_flight: RefCell::default(),
+            requests: Cell::new(0),
             all_answered: Notify::new(),
         })
     }
@@ -83,9 +94,12 @@ impl Questions {
     }
 
     /// Whether nobody has answered a request yet; from now on somebody has.
-    fn settle(&self, id: u64) -> bool {
+    fn settle(&self, id: u64, serial: u64) -> bool {
         let mut in_flight = self.in_flight.borrow_mut();
-        let settled = in_flight.remove(&id).is_some();
+        let settled = in_flight.get(&id).is_some_and(|request| request.serial == serial);
+        if settled {
+            in_flight.remove(&id);
+        }
         if settled && in_flight.is_empty() {
             self.all_answered.notify_one();
         }
@@ -135,9 +149,12 @@ impl Questions {
             self.send(id, Err(refused));
             return Ok(());
         }
-        self.in_flight.borrow_mut().insert(id, None);
+        let serial = self.requests.get();
+        self.requests.set(serial + 1);
+        self.in_flight.borrow_mut().insert(id, InFlight { serial, task: None });
         let unanswered = Unanswered {
             id,
+            serial,
             questions: Rc::clone(self),
         };
         let work = match name {
@@ -148,8 +165,8 @@ impl Questions {
         match work {
             Ok(work) => {
                 let task = tokio::task::spawn_local(async move { unanswered.answer(work.await) });
-                if let Some(handle) = self.in_flight.borrow_mut().get_mut(&id) {
-                    *handle = Some(task.abort_handle());
+                if let Some(request) = self.in_flight.borrow_mut().get_mut(&id) {
+                    request.task = Some(task.abort_handle());
                 }
             }
             Err(error) => unanswered.answer(Err(error)),
@@ -163,10 +180,10 @@ impl Questions {
         let Ok(Cancel { id }) = read(params) else {
             return;
         };
-        let task = self.in_flight.borrow_mut().remove(&id);
-        if let Some(task) = task {
+        let request = self.in_flight.borrow_mut().remove(&id);
+        if let Some(request) = request {
             WireCounts::count(&self.shared.bridges.counts().cancelled);
-            if let Some(task) = task {
+            if let Some(task) = request.task {
                 task.abort();
             }
             self.send(id, Err(RpcError::new(code::CANCELLED, "cancelled")));

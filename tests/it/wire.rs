@@ -324,6 +324,17 @@ fn a_cancelled_request_is_answered_so_and_its_number_may_be_used_again() {
         "params": {"callback": "user_may_publish_room", "args": args}});
     client.send(&again);
     assert_eq!(client.answer(id)["result"]["outcome"]["verdict"], "pass");
+    // Even at once, in one piece with the cancelling.
+    let ask = json!({"jsonrpc": "2.0", "id": id, "method": "callback",
+        "params": {"callback": "user_may_create_room", "args": create()}});
+    let cancel = json!({"jsonrpc": "2.0", "method": "cancel", "params": {"id": id}});
+    let frames = [&ask, &cancel, &again].map(|message| {
+        let contents = message.to_string().into_bytes();
+        [&u32::try_from(contents.len()).unwrap().to_be_bytes()[..], &contents].concat()
+    });
+    client.send_raw(&frames.concat());
+    assert_eq!(client.answer(id)["error"]["code"], wire::code::CANCELLED);
+    assert_eq!(client.answer(id)["result"]["outcome"]["verdict"], "pass");
     // Twice in flight is one too many.
     let hangs = json!({"jsonrpc": "2.0", "id": id, "method": "callback",
         "params": {"callback": "user_may_create_room", "args": create()}});
