@@ -12,8 +12,17 @@ pub(crate) enum ReadError {
     #[error("nested too deeply")]
     TooDeep,
     /// It is no JSON, or not of the type that was wanted.
-    #[error(transparent)]
+    #[error("{}", without_values(.0))]
     NotJson(#[from] serde_json::Error),
+}
+
+/// What is wrong, and where. Serde's own words about a wrong type repeat the value, which may be secret.
+fn without_values(error: &serde_json::Error) -> String {
+    if error.is_data() {
+        format!("a key is missing or of another type, before column {}", error.column())
+    } else {
+        error.to_string()
+    }
 }
 
 /// Reads a whole text.
@@ -58,6 +67,20 @@ fn nesting(json: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_repeats_no_value() {
+        #[derive(Debug, Deserialize)]
+        struct Wanted {
+            #[expect(dead_code, reason = "only read")]
+            token: u8,
+        }
+        for text in [r#"{"token": "s3cret"}"#, r#"{"token": 123456}"#, r#"{"token": "s3cret"#] {
+            let error = read::<Wanted>(text.as_bytes()).unwrap_err().to_string();
+            assert!(!error.contains("s3cret") && !error.contains("123456"), "{error}");
+            assert!(error.contains("column"), "{error}");
+        }
+    }
 
     #[test]
     fn brackets_in_strings_nest_nothing() {

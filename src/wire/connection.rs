@@ -193,8 +193,9 @@ impl Connection {
                 Ok(())
             }
             Incoming::Answer { id: None, result } => {
-                if let Err(error) = result {
-                    tracing::warn!(%error, "wire: the other side did not understand something");
+                if let Err(RpcError { code, message, .. }) = result {
+                    let message = &*message;
+                    tracing::warn!(code, message, "wire: the other side did not understand something");
                 }
                 Ok(())
             }
