@@ -25,6 +25,7 @@
 
 #[cfg(feature = "bench")]
 mod bench;
+mod bind;
 pub mod cli;
 pub mod config;
 mod ganglion;
@@ -38,6 +39,7 @@ pub use ganglion_actors as actors;
 pub use ganglion_api as api;
 pub use ganglion_dispatcher as dispatcher;
 
+pub use self::bind::BindError;
 pub use self::config::{Config, ConfigProblems, Problem};
 pub use self::ganglion::{CommandError, Ganglion, plan};
 pub use self::modules::registry;

@@ -10,7 +10,7 @@ use crate::callback::{Callback, CallbackSpec, CallbackVisitor, Combine, rule};
 use crate::callbacks::{AuthCheckers, Check3pidAuth, OnUpdate, UpdateWindow};
 use crate::failure::{ModuleError, OnFailure};
 use crate::json::{Fields, FromJson, JsonError, JsonPath};
-use crate::registration::{Concern, LocalFuture, Subscriber};
+use crate::registration::{LocalFuture, Subscriber};
 use crate::types::{AuthenticatedUser, Login};
 
 type Run<I, O> = Box<dyn FnOnce(I) -> LocalFuture<'static, Result<O, ModuleError>> + Send>;
@@ -223,9 +223,5 @@ impl<C: Continuing> Subscriber<Continued<C>> for Continuation<C::Input, C::Outpu
             // Whoever has the token has it once, so nobody gets here twice.
             None => Box::pin(async { Err(ModuleError::message("it has run already")) }),
         }
-    }
-
-    fn concern(&self, _args: &Continued<C>) -> Result<Concern, JsonError> {
-        Ok(Concern::Asked)
     }
 }

@@ -399,7 +399,7 @@ impl<'a> Incoming<'a> {
             _ => RpcError::new(code::NOT_JSON, "not JSON"),
         })?;
         let invalid = |what: &'static str| RpcError::new(code::INVALID_REQUEST, what);
-        if envelope.jsonrpc != "2.0" {
+        if envelope.jsonrpc != VERSION_OF_JSON_RPC {
             return Err(invalid("jsonrpc is not 2.0"));
         }
         let id = match &envelope.id {
@@ -427,47 +427,25 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// A message to be written.
-#[derive(Debug, Serialize)]
-struct Outgoing<'a, P: Serialize, R: Serialize> {
-    jsonrpc: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<Option<u64>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    params: Option<P>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<R>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a RpcError>,
-}
-
-const NOTHING: Outgoing<'static, (), ()> = Outgoing {
-    jsonrpc: "2.0",
-    id: None,
-    method: None,
-    params: None,
-    result: None,
-    error: None,
-};
-
-fn written(message: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(message)
-}
+const VERSION_OF_JSON_RPC: &str = "2.0";
 
 /// A request as a frame's contents.
 ///
 /// # Errors
 /// The params cannot be written as JSON.
 pub fn request(id: u64, method: &str, params: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
-    written(&Outgoing::<_, ()> {
-        jsonrpc: "2.0",
-        id: Some(Some(id)),
-        method: Some(method),
-        params: Some(params),
-        result: None,
-        error: None,
+    #[derive(Serialize)]
+    struct Request<'a, P> {
+        jsonrpc: &'static str,
+        id: u64,
+        method: &'a str,
+        params: P,
+    }
+    serde_json::to_vec(&Request {
+        jsonrpc: VERSION_OF_JSON_RPC,
+        id,
+        method,
+        params,
     })
 }
 
@@ -476,13 +454,16 @@ pub fn request(id: u64, method: &str, params: &impl Serialize) -> Result<Vec<u8>
 /// # Errors
 /// The params cannot be written as JSON.
 pub fn notification(method: &str, params: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
-    written(&Outgoing::<_, ()> {
-        jsonrpc: "2.0",
-        id: None,
-        method: Some(method),
-        params: Some(params),
-        result: None,
-        error: None,
+    #[derive(Serialize)]
+    struct Notification<'a, P> {
+        jsonrpc: &'static str,
+        method: &'a str,
+        params: P,
+    }
+    serde_json::to_vec(&Notification {
+        jsonrpc: VERSION_OF_JSON_RPC,
+        method,
+        params,
     })
 }
 
@@ -491,13 +472,16 @@ pub fn notification(method: &str, params: &impl Serialize) -> Result<Vec<u8>, se
 /// # Errors
 /// The result cannot be written as JSON.
 pub fn result(id: u64, result: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
-    written(&Outgoing::<(), _> {
-        jsonrpc: "2.0",
-        id: Some(Some(id)),
-        method: None,
-        params: None,
-        result: Some(result),
-        error: None,
+    #[derive(Serialize)]
+    struct Answer<R> {
+        jsonrpc: &'static str,
+        id: u64,
+        result: R,
+    }
+    serde_json::to_vec(&Answer {
+        jsonrpc: VERSION_OF_JSON_RPC,
+        id,
+        result,
     })
 }
 
@@ -506,9 +490,15 @@ pub fn result(id: u64, result: &impl Serialize) -> Result<Vec<u8>, serde_json::E
 /// # Errors
 /// Its data cannot be written as JSON.
 pub fn error(id: Option<u64>, error: &RpcError) -> Result<Vec<u8>, serde_json::Error> {
-    written(&Outgoing {
-        id: Some(id),
-        error: Some(error),
-        ..NOTHING
+    #[derive(Serialize)]
+    struct Failed<'a> {
+        jsonrpc: &'static str,
+        id: Option<u64>,
+        error: &'a RpcError,
+    }
+    serde_json::to_vec(&Failed {
+        jsonrpc: VERSION_OF_JSON_RPC,
+        id,
+        error,
     })
 }

@@ -52,8 +52,7 @@ impl Client {
         serde_json::from_slice(&contents).expect("JSON")
     }
 
-    /// Asks so often, so many at once, and says how long it took. The requests have all one number: nobody looks at it, and
-    /// the server is given another each time by [`numbered`].
+    /// Asks so often, so many at once, and says how long it took.
     pub(crate) fn run(&mut self, frame: &[u8], count: u64, in_flight: usize) -> Duration {
         let mut numbered = Numbered::new(frame);
         let begun = Instant::now();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ganglion_actors::{Incarnation, ModuleId};
+use ganglion_actors::Incarnation;
 use ganglion_api::{
     AuthCheckers, Callback, Check3pidAuth, Continuation, Continued, Continuing, JsonError, JsonPath, Later, OnUpdate,
     OwnedServerName, Subscriber,
@@ -13,7 +13,7 @@ use moka::sync::Cache;
 use serde_json::Value;
 
 use crate::context::AskContext;
-use crate::decision::{Decision, JsonDecision};
+use crate::decision::{Decision, JsonDecision, Outcome};
 use crate::fold::Routed;
 use crate::handle::DispatchHandle;
 use crate::policy::Policy;
@@ -29,22 +29,15 @@ const MAX_LOGINS: u64 = 10_000;
 const MAX_UPDATES: usize = 1_000;
 
 /// Work of a module.
-#[derive(Clone)]
 struct Kept {
     callback: &'static str,
-    id: ModuleId,
     incarnation: Arc<Incarnation>,
     server_name: OwnedServerName,
-    later: Arc<Discarded>,
-}
-
-/// A module's code: if nobody runs it, it is not dropped on whatever thread finds that out.
-struct Discarded {
     later: Option<Later>,
-    incarnation: Arc<Incarnation>,
 }
 
-impl Drop for Discarded {
+/// It is a module's code: if nobody runs it, it is not dropped on whatever thread finds that out.
+impl Drop for Kept {
     fn drop(&mut self) {
         self.incarnation.discard(Box::new(self.later.take()));
     }
@@ -52,9 +45,9 @@ impl Drop for Discarded {
 
 /// All work that waits.
 pub(crate) struct Continuations {
-    logins: Cache<String, Kept>,
+    logins: Cache<String, Arc<Kept>>,
     /// By database.
-    updates: Mutex<HashMap<String, (String, Kept)>>,
+    updates: Mutex<HashMap<String, (String, Arc<Kept>)>>,
 }
 
 impl Default for Continuations {
@@ -98,7 +91,7 @@ impl Continuations {
         match &later {
             Later::Update(_, database) => {
                 let database = database.clone();
-                let kept = kept(later);
+                let kept = Arc::new(kept(later));
                 let mut updates = self.updates();
                 let before = updates.insert(database, (token, kept));
                 let full = updates.len() > MAX_UPDATES;
@@ -110,11 +103,11 @@ impl Continuations {
                 drop(updates);
                 drop((before, dropped));
             }
-            _ => self.logins.insert(token, kept(later)),
+            _ => self.logins.insert(token, Arc::new(kept(later))),
         }
     }
 
-    fn take(&self, callback: &str, token: &str) -> Option<Kept> {
+    fn take(&self, callback: &str, token: &str) -> Option<Arc<Kept>> {
         if callback == OnUpdate::SPEC.name {
             let mut updates = self.updates();
             let database = updates.iter().find(|(_, (kept, _))| kept == token);
@@ -126,7 +119,7 @@ impl Continuations {
         self.logins.remove(token).map(|_| kept)
     }
 
-    fn updates(&self) -> MutexGuard<'_, HashMap<String, (String, Kept)>> {
+    fn updates(&self) -> MutexGuard<'_, HashMap<String, (String, Arc<Kept>)>> {
         self.updates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -134,7 +127,7 @@ impl Continuations {
 impl DispatchHandle {
     /// Keeps what a decision wants done later.
     pub(crate) fn keep<C: Routed>(&self, args: &C, decision: &Decision<C>) {
-        let crate::decision::Outcome::Decided(outcome) = &decision.outcome else {
+        let Outcome::Decided(outcome) = &decision.outcome else {
             return;
         };
         let Some(later) = args.later(outcome) else {
@@ -149,16 +142,11 @@ impl DispatchHandle {
         });
         // Else the module was taken off the routes since: nobody is left to continue.
         if let Some((answered, server_name)) = answered {
-            let incarnation = &answered.incarnation;
             self.shared.continuations.keep(later, |later| Kept {
                 callback: C::SPEC.name,
-                id: answered.id,
-                incarnation: Arc::clone(incarnation),
+                incarnation: Arc::clone(&answered.incarnation),
                 server_name: server_name.to_owned(),
-                later: Arc::new(Discarded {
-                    later: Some(later),
-                    incarnation: Arc::clone(incarnation),
-                }),
+                later: Some(later),
             });
         }
     }
@@ -204,9 +192,9 @@ impl DispatchHandle {
         let args = <Continued<C> as ganglion_api::FromJson>::from_json(input, &JsonPath::Root)?;
         let taken = self.shared.continuations.take(C::SPEC.name, token);
         let kept = taken.ok_or(ContinueError::Gone)?;
-        let continuation = kept.later.later.clone().and_then(C::of).ok_or(ContinueError::Gone)?;
+        let continuation = kept.later.clone().and_then(C::of).ok_or(ContinueError::Gone)?;
         let subscription = Subscription::<Continued<C>> {
-            id: kept.id,
+            id: kept.incarnation.module().module_id(),
             policy: Policy::resolve(&[], &[], &Continued::<C>::SPEC),
             subscriber: Arc::new(continuation),
             incarnation: Arc::clone(&kept.incarnation),

@@ -10,7 +10,7 @@ use clap::Args;
 use clap::error::ErrorKind;
 use ganglion_actors::{ModuleHandle, ModuleId, ModuleState};
 use ganglion_api::testing::Misbehave;
-use ganglion_api::{CallbackSpec, Registry, reference, spec};
+use ganglion_api::{CallbackSpec, Registry, spec};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,7 +19,7 @@ use crate::bench::{
     Callers, Ended, Homeserver, Load, Misbehaves, Misbehaving, Mix, Options, Pace, Phase, Questions, ResultFile,
     RunResult, compare, report,
 };
-use crate::config::{Config, near};
+use crate::config::{Config, unknown_callback};
 use crate::ganglion::Ganglion;
 
 /// The longest warm-up.
@@ -65,12 +65,7 @@ pub(super) struct BenchArgs {
 
 fn callback(name: &str) -> Result<&'static CallbackSpec, String> {
     let known = spec(name);
-    known.ok_or_else(|| {
-        format!(
-            "unknown callback{}",
-            near(name, reference().iter().map(|spec| spec.name))
-        )
-    })
+    known.ok_or_else(|| unknown_callback(name))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

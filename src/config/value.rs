@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use ganglion_api::reference;
 use serde_yaml::Value;
 
 /// The longest duration that is accepted anywhere: deadlines are added to clocks, which end.
@@ -124,6 +125,12 @@ pub(crate) fn near<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> 
         }
         _ => String::new(),
     }
+}
+
+/// Says that there is no callback of this name.
+pub(crate) fn unknown_callback(name: &str) -> String {
+    let hint = near(name, reference().iter().map(|spec| spec.name));
+    format!("unknown callback{hint}")
 }
 
 /// What a value is, for an error.

@@ -2,7 +2,7 @@
 
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
-use ganglion_api::{JsonError, reference};
+use ganglion_api::JsonError;
 use ganglion_dispatcher::{AskContext, AskError, ContinueError, JsonDecision};
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::body::read_object;
 use super::context::context;
 use super::detached;
 use super::error::{HttpError, nothing_here, use_post};
-use crate::config::near;
+use crate::config::unknown_callback;
 
 pub(super) fn mount(config: &mut web::ServiceConfig) {
     let callbacks = web::scope("/_ganglion/v1/callbacks");
@@ -100,8 +100,7 @@ pub(super) async fn ask_detached(
 }
 
 fn unknown(callback: &str) -> HttpError {
-    let hint = near(callback, reference().iter().map(|spec| spec.name));
-    HttpError::unrecognized(format!("unknown callback{hint}"))
+    HttpError::unrecognized(unknown_callback(callback))
 }
 
 /// What is wrong with the arguments.

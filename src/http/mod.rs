@@ -16,7 +16,7 @@ mod resources;
 mod server;
 
 pub use self::error::HttpError;
-pub use self::listener::{BindError, Listeners};
+pub use self::listener::Listeners;
 pub use self::server::Server;
 
 use std::sync::Arc;

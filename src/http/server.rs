@@ -7,8 +7,9 @@ use std::sync::Arc;
 use actix_web::HttpServer;
 use actix_web::dev::ServerHandle;
 
-use super::listener::{BindError, Listeners};
+use super::listener::Listeners;
 use super::{Listener, Surface, app};
+use crate::bind::BindError;
 use crate::config::Config;
 use crate::ganglion::Ganglion;
 use crate::wire::Bridges;
@@ -47,10 +48,9 @@ impl Server {
         };
         // In-flight requests may take a whole chain.
         let patience = config.dispatch.deadline.as_secs() + 1;
-        let failed = |key, address| move |source| BindError { key, address, source };
         Ok(Self {
-            http: serve(http, http_surface, patience).map_err(failed("http.bind", config.http.bind))?,
-            admin: serve(admin, admin_surface, patience).map_err(failed("admin.bind", config.admin.bind))?,
+            http: serve(http, http_surface, patience).map_err(BindError::at("http.bind", config.http.bind))?,
+            admin: serve(admin, admin_surface, patience).map_err(BindError::at("admin.bind", config.admin.bind))?,
         })
     }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use ganglion_api::{
     AuthCheckers, AuthenticatedUser, Callback, CallbackSet, ConfigError, JsonObject, LoginTypes, MatrixError, Module,
-    ModuleApi, ModuleError, reference, spec, visit_all, visit_each_callback,
+    ModuleApi, ModuleError, spec, visit_all, visit_each_callback,
 };
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::config::near;
+use crate::config::{near, unknown_callback};
 
 /// Answers what its config says.
 #[derive(Debug)]
@@ -59,11 +59,7 @@ impl Module for Canned {
     fn parse_config(config: Value) -> Result<CannedConfig, ConfigError> {
         let config: CannedConfig = ganglion_api::read_config(config)?;
         if let Some(unknown) = config.answers.keys().find(|name| spec(name).is_none()) {
-            let hint = near(unknown, reference().iter().map(|spec| spec.name));
-            return Err(ConfigError::at(
-                format!("answers.{unknown}"),
-                format!("unknown callback{hint}"),
-            ));
+            return Err(ConfigError::at(format!("answers.{unknown}"), unknown_callback(unknown)));
         }
         callbacks(&config)?;
         Ok(config)

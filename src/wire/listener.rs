@@ -1,32 +1,22 @@
-//! The sockets of the wire: bound first, so that an address in use stops the start, and there to connect to when all modules
-//! run.
+//! The sockets of the wire.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::bind::{BindError, Bound};
 use crate::config::WireConfig;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Why the wire could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("{key}: cannot listen on {address}")]
-pub struct WireBindError {
-    /// The key of the config.
-    pub key: &'static str,
-    /// The address.
-    pub address: String,
-    /// What the system said.
-    #[source]
-    pub source: io::Error,
-}
+/// The key of the path.
+const SOCKET: &str = "wire.socket";
 
 /// A socket file that is made where nobody sees it, and put in its place when it is listened on: so nobody connects to
 /// one with another mode, and one that a killed process left is replaced at once.
@@ -122,8 +112,7 @@ impl Drop for SocketFile {
 /// The sockets of the wire, bound and not yet to connect to; none if the wire is off.
 pub struct WireListeners {
     unix: Option<Hidden>,
-    tcp: Option<Socket>,
-    address: Option<SocketAddr>,
+    tcp: Option<Bound>,
 }
 
 /// What is listened on.
@@ -137,57 +126,26 @@ impl WireListeners {
     ///
     /// # Errors
     /// An address or a path is in use, or cannot be made.
-    pub fn bind(config: &WireConfig) -> Result<Self, WireBindError> {
-        let unix = config.socket.as_deref().map(|path| {
-            Hidden::bind(path, config.mode).map_err(|source| WireBindError {
-                key: "wire.socket",
-                address: path.display().to_string(),
-                source,
-            })
-        });
-        let tcp = config.tcp.map(|address| {
-            bind_tcp(address).map_err(|source| WireBindError {
-                key: "wire.tcp",
-                address: address.to_string(),
-                source,
-            })
-        });
+    pub fn bind(config: &WireConfig) -> Result<Self, BindError> {
+        let unix = config
+            .socket
+            .as_deref()
+            .map(|path| Hidden::bind(path, config.mode).map_err(BindError::at(SOCKET, path.display())));
+        let tcp = config.tcp.map(|address| Bound::new("wire.tcp", address));
         Ok(Self {
             unix: unix.transpose()?,
             tcp: tcp.transpose()?,
-            address: config.tcp,
         })
     }
 
-    pub(super) fn listen(self) -> Result<Listening, WireBindError> {
+    pub(super) fn listen(self) -> Result<Listening, BindError> {
         let unix = self.unix.map(|hidden| {
-            let address = hidden.path.display().to_string();
-            hidden.listen().map_err(|source| WireBindError {
-                key: "wire.socket",
-                address,
-                source,
-            })
-        });
-        let tcp = self.tcp.map(|socket| match socket.listen(BACKLOG) {
-            Ok(()) => Ok(socket.into()),
-            Err(source) => Err(WireBindError {
-                key: "wire.tcp",
-                address: self.address.map(|address| address.to_string()).unwrap_or_default(),
-                source,
-            }),
+            let path = hidden.path.clone();
+            hidden.listen().map_err(BindError::at(SOCKET, path.display()))
         });
         Ok(Listening {
             unix: unix.transpose()?,
-            tcp: tcp.transpose()?,
+            tcp: self.tcp.map(|bound| bound.listen(BACKLOG)).transpose()?,
         })
     }
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restart need not wait for connections of the process before.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
 }

@@ -22,5 +22,5 @@ mod server;
 
 pub use self::bridges::Bridges;
 pub use self::counts::{WireCounts, WireSnapshot};
-pub use self::listener::{WireBindError, WireListeners};
+pub use self::listener::WireListeners;
 pub use self::server::WireServer;

@@ -22,7 +22,7 @@ use super::counts::WireCounts;
 use super::outbox::{NotSent, Outbox};
 use super::peer::Peer;
 use super::server::Shared;
-use crate::config::near;
+use crate::config::unknown_callback;
 use crate::json::{self, ReadError};
 
 /// The requests of one connection that have no answer yet.
@@ -158,7 +158,7 @@ impl Questions {
             questions: Rc::clone(self),
         };
         let work = match name {
-            method::CALLBACK => read(params).and_then(|ask| self.ask(ask)),
+            method::CALLBACK => read(params).map(|ask| self.ask(ask)),
             method::CONTINUE => read(params).map(|go_on| self.go_on(go_on)),
             _ => Err(RpcError::new(code::UNKNOWN_METHOD, "unknown method")),
         };
@@ -199,7 +199,7 @@ impl Questions {
     }
 
     /// A callback. It runs to its end also if the connection ends.
-    fn ask(&self, ask: Ask<'_>) -> Result<Work, RpcError> {
+    fn ask(&self, ask: Ask<'_>) -> Work {
         let Ask {
             callback,
             mut args,
@@ -207,12 +207,7 @@ impl Questions {
             below,
             steps,
         } = ask;
-        let Some(spec) = ganglion_api::spec(&callback) else {
-            let hint = near(&callback, ganglion_api::reference().iter().map(|spec| spec.name));
-            let message = format!("unknown callback{hint}");
-            return Err(invalid("M_UNRECOGNIZED", message));
-        };
-        if spec.name == CheckMediaFileForSpam::SPEC.name
+        if callback == CheckMediaFileForSpam::SPEC.name
             && let Some(args) = args.as_object_mut()
             && let Some(file) = args.remove("file_wrapper")
         {
@@ -222,14 +217,14 @@ impl Questions {
         if let Some(above) = below.and_then(|name| self.shared.bridges.call_named(&name)) {
             context = context.below(above);
         }
-        let ganglion = self.shared.ganglion.clone();
-        Ok(Box::pin(async move {
-            match ganglion.ask_json_in(context, spec.name, args).await {
+        let (ganglion, callback) = (self.shared.ganglion.clone(), callback.into_owned());
+        Box::pin(async move {
+            match ganglion.ask_json_in(context, &callback, args).await {
                 Ok(decision) => Ok(Decided::new(decision, steps)),
                 Err(AskError::Args(error)) => Err(args_error(&error)),
-                Err(_) => Err(invalid("M_UNRECOGNIZED", "unknown callback")),
+                Err(_) => Err(invalid("M_UNRECOGNIZED", unknown_callback(&callback))),
             }
-        }))
+        })
     }
 
     /// What a module wants done later.

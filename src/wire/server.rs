@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::bridges::Bridges;
 use super::connection;
-use super::listener::{Listening, SocketFile, WireBindError, WireListeners};
+use super::listener::{Listening, SocketFile, WireListeners};
+use crate::bind::BindError;
 use crate::config::{Config, Token};
 use crate::ganglion::Ganglion;
 
@@ -56,6 +57,7 @@ pub struct WireServer {
     ended: CancellationToken,
     socket: Option<PathBuf>,
     tcp: Option<SocketAddr>,
+    #[expect(dead_code, reason = "held for its drop")]
     file: Option<SocketFile>,
 }
 
@@ -70,8 +72,9 @@ impl WireServer {
         listeners: WireListeners,
         ganglion: &Ganglion,
         bridges: &Arc<Bridges>,
-    ) -> Result<Self, WireBindError> {
+    ) -> Result<Self, BindError> {
         let Listening { unix, tcp } = listeners.listen()?;
+        let (unix, file) = unix.unzip();
         let (announce, announcements) = watch::channel(announcement(ganglion));
         let shared = Arc::new(Shared {
             ganglion: ganglion.clone(),
@@ -89,37 +92,32 @@ impl WireServer {
             shared,
             threads: Vec::new(),
             ended: CancellationToken::new(),
-            file: None,
+            file,
         };
-        let (unix, file) = unix.unzip();
-        server.file = file;
         if unix.is_none() && tcp.is_none() {
             return Ok(server);
         }
-        let failed = |source| WireBindError {
-            key: "wire",
-            address: "threads".into(),
-            source,
-        };
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let mut serving = Vec::new();
         for number in 0..(cores / 2).clamp(1, MAX_THREADS) {
             let (sender, accepted) = mpsc::unbounded_channel();
             let shared = Arc::clone(&server.shared);
-            server.spawn(number, serve(accepted, shared)).map_err(failed)?;
+            server.spawn(format!("wire-{number}"), serve(accepted, shared))?;
             serving.push(sender);
         }
         let accept = accept(unix, tcp, serving, Arc::clone(&server.shared), announce);
-        server.spawn(usize::MAX, accept).map_err(failed)?;
+        server.spawn("wire-accept".to_owned(), accept)?;
         Ok(server)
     }
 
-    fn spawn(&mut self, number: usize, work: impl Future<Output = io::Result<()>> + Send + 'static) -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let name = match number {
-            usize::MAX => "wire-accept".to_owned(),
-            number => format!("wire-{number}"),
-        };
+    fn spawn(
+        &mut self,
+        name: String,
+        work: impl Future<Output = io::Result<()>> + Send + 'static,
+    ) -> Result<(), BindError> {
+        let failed = || BindError::at("wire", "its threads");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(failed())?;
         let ended = self.ended.clone();
         let thread = thread::Builder::new().name(name).spawn(move || {
             let local = LocalSet::new();
@@ -127,8 +125,8 @@ impl WireServer {
             if let Some(Err(error)) = local.block_on(&runtime, run) {
                 tracing::error!(%error, "wire: a thread ended");
             }
-        })?;
-        self.threads.push(thread);
+        });
+        self.threads.push(thread.map_err(failed())?);
         Ok(())
     }
 

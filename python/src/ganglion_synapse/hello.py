@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .config import TcpAddress
+from .errors import OTHER_SERVER, OTHER_VERSION, UNAUTHORIZED
 from .version import VERSION
 
 PROTOCOL_VERSION = 1
@@ -20,9 +21,9 @@ FEATURES = ("state", "media", "module_api")
 SMALLEST_MAX_FRAME = 65536
 
 REFUSALS = {
-    -32001: "the token is missing or wrong",
-    -32002: "it speaks another version of the protocol",
-    -32003: "it is the Ganglion of another homeserver",
+    UNAUTHORIZED: "the token is missing or wrong",
+    OTHER_VERSION: "it speaks another version of the protocol",
+    OTHER_SERVER: "it is the Ganglion of another homeserver",
 }
 """The errors that Ganglion answers a hello with. Its own words are added, ours say it to who knows no Ganglion."""
 
@@ -70,9 +71,9 @@ class Welcome:
         found = value.get("version"), value.get("server_name"), value.get("max_frame"), value.get("window")
         version, server, max_frame, window = found
         if version != PROTOCOL_VERSION:
-            raise ValueError(REFUSALS[-32002])
+            raise ValueError(REFUSALS[OTHER_VERSION])
         if server != server_name:
-            raise ValueError(REFUSALS[-32003])
+            raise ValueError(REFUSALS[OTHER_SERVER])
         if type(max_frame) is not int or max_frame < SMALLEST_MAX_FRAME or type(window) is not int or window < 1:
             raise ValueError("a hello without a usable max_frame and window")
         return cls(str(value.get("software")), max_frame, window, announcement)

@@ -70,7 +70,7 @@ class Policy:
             if then == "deny":
                 # on_create_room alone: Synapse words it by itself.
                 return _denial("M_UNKNOWN")
-        return neutral(callback) if then == "pass" else _error()
+        return neutral(callback) if then == "pass" else error()
 
 
 def origin_of(callback: str, acting_user: str | None, server_name: str) -> str:
@@ -85,5 +85,6 @@ def _denial(errcode: str) -> Outcome:
     return {"verdict": "deny", "errcode": errcode, "error": None, "fields": {}}
 
 
-def _error() -> Outcome:
+def error() -> Outcome:
+    """The outcome of what nobody shall learn anything about."""
     return {"verdict": "error", "status": 500, "errcode": "M_UNKNOWN", "error": "Internal server error", "fields": {}}

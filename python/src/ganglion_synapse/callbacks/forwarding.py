@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 from synapse.api.errors import SynapseError
 from twisted.internet.defer import CancelledError
 
+from ganglion_synapse import policy
 from ganglion_synapse.large import Large
 from ganglion_synapse.outcomes import BadOutcome, RoomCreationDenied, internal_error
 
@@ -26,14 +27,6 @@ Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 # Under which name Synapse's metrics and its log know the callbacks; those of some kinds it asks for both on every call.
 MODULE = "ganglion_synapse.callbacks"
 CLASS = "Bridge"
-
-_ERROR: Outcome = {
-    "verdict": "error",
-    "status": 500,
-    "errcode": "M_UNKNOWN",
-    "error": "Internal server error",
-    "fields": {},
-}
 
 
 class Bridge(Protocol):
@@ -131,7 +124,7 @@ class Category:
             return turn(outcome)
         except BadOutcome as bad:
             logger.error("%s: Ganglion's outcome is malformed: %s", callback, bad)
-            return turn(_ERROR)
+            return turn(policy.error())
 
     def _turn(self, callback: str, outcome: Outcome, turn: Callable[[Outcome], T], acting: str | None) -> T:
         try:
