@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 use crate::client::{Client, Wrong};
 use crate::{PYTHON_PATH, Way};
 
+/// Settings that it shares with those of the tests: nothing leaves the machine, passwords are cheap, limits are out of the way; all
+/// else is Synapse's default.
+const QUIET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/synapse/quiet.json");
+
 /// How long it may take to start.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -34,7 +38,7 @@ impl Homeserver {
         fs::write(&config, settings(&files, modules).to_string())?;
         let output = File::create(&log)?;
         let child = Command::new(python)
-            .args(["-m", "synapse.app.homeserver", "-c"])
+            .args(["-m", "synapse.app.homeserver", "-c", QUIET, "-c"])
             .arg(&config)
             .current_dir(&files)
             .env("PYTHONPATH", PYTHON_PATH)
@@ -69,34 +73,11 @@ impl Drop for Homeserver {
     }
 }
 
-/// Nothing leaves the machine, passwords are cheap, limits are out of the way; all else is Synapse's default.
+/// What is of this homeserver alone; all else stands in [`QUIET`].
 fn settings(files: &Path, modules: &Value) -> Value {
-    let unlimited = json!({ "per_second": 100_000, "burst_count": 100_000 });
     json!({
-        "server_name": "example.com",
-        // Guards nothing: no other server ever sees what it signs.
-        "signing_key": "ed25519 a_test ZnJlc2ggdGVzdCBzZWVkIG9mIGdhbmdsaW9uLCAzMmI",
-        "macaroon_secret_key": "bench",
-        "form_secret": "bench",
-        "report_stats": false,
-        "listeners": [{
-            "type": "http",
-            "port": 0,
-            "bind_addresses": ["127.0.0.1"],
-            "resources": [{ "names": ["client"] }],
-        }],
         "database": { "name": "sqlite3", "args": { "database": files.join("homeserver.db") } },
         "media_store_path": files.join("media"),
-        "trusted_key_servers": [],
-        "suppress_key_server_warning": true,
-        "federation_domain_whitelist": [],
-        "url_preview_enabled": false,
-        "enable_registration": true,
-        "enable_registration_without_verification": true,
-        "bcrypt_rounds": 4,
-        "rc_message": unlimited,
-        "rc_registration": unlimited,
-        "rc_room_creation": unlimited,
         "modules": modules,
     })
 }
