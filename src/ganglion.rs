@@ -200,6 +200,7 @@ pub fn plan(config: &Config, homeserver: Arc<dyn Homeserver>) -> DispatchPlan {
     });
     DispatchPlan {
         server_name: config.server_name.clone(),
+        directory: config.directory.clone(),
         homeserver,
         deadline: config.dispatch.deadline,
         max_depth: config.dispatch.max_depth,

@@ -1,5 +1,6 @@
 //! What a module's host does for it.
 
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +56,10 @@ impl Host {
 impl ModuleHost for Host {
     fn server_name(&self) -> &ServerName {
         &self.surroundings.server_name
+    }
+
+    fn resolve_path(&self, path: &Path) -> PathBuf {
+        self.surroundings.directory.join(path)
     }
 
     fn homeserver(&self) -> &dyn Homeserver {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ganglion_api::{
@@ -57,6 +58,8 @@ impl fmt::Debug for ModuleSpec {
 pub struct Surroundings {
     /// The homeserver's name.
     pub server_name: OwnedServerName,
+    /// What relative paths in modules' configs are relative to.
+    pub directory: PathBuf,
     /// The homeserver.
     pub homeserver: Arc<dyn Homeserver>,
     /// The caches.

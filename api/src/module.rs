@@ -1,5 +1,7 @@
 //! What a module is.
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -8,8 +10,7 @@ use crate::failure::ModuleError;
 use crate::module_api::ModuleApi;
 
 /// Why a module's config was not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigError {
     /// What is wrong and what to do.
@@ -35,6 +36,18 @@ impl ConfigError {
         }
     }
 }
+
+impl fmt::Display for ConfigError {
+    /// With the key: a constructor may return it with `?`, and then nothing else says where.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(&self.message),
+            path => write!(f, "config.{path}: {}", self.message),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
 
 /// The config of a module that needs none; keys that are there are ignored.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]

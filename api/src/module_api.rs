@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ impl fmt::Debug for BackgroundCall {
 pub trait ModuleHost: Send + Sync {
     /// The name of the homeserver.
     fn server_name(&self) -> &ServerName;
+    /// A path of a module's config, relative to the file that the config is in.
+    fn resolve_path(&self, path: &Path) -> PathBuf;
     /// The homeserver.
     fn homeserver(&self) -> &dyn Homeserver;
     /// How much of its budget the current call has left; `None` outside of a call.
@@ -253,6 +256,13 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
     #[must_use]
     pub fn server_name(&self) -> &ServerName {
         self.inner.host.server_name()
+    }
+
+    /// Where a file is that the module's config names: a relative path is relative to the config file, as all paths in it
+    /// are.
+    #[must_use]
+    pub fn resolve_path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.inner.host.resolve_path(path.as_ref())
     }
 
     /// The homeserver. Until one is connected every call of it is

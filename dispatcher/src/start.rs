@@ -1,6 +1,7 @@
 //! From modules' specs to a dispatcher that answers.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct PlannedModule {
 pub struct DispatchPlan {
     /// The homeserver's name.
     pub server_name: OwnedServerName,
+    /// What relative paths in modules' configs are relative to: the directory of the config file.
+    pub directory: PathBuf,
     /// The homeserver.
     pub homeserver: Arc<dyn Homeserver>,
     /// The deadline of a whole chain.
@@ -95,6 +98,7 @@ impl Dispatching {
         let (loaded, listen) = watch::channel(false);
         let surroundings = Surroundings {
             server_name: plan.server_name,
+            directory: plan.directory,
             homeserver: plan.homeserver,
             caches: Arc::clone(&caches),
             loaded: listen,

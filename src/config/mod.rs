@@ -85,6 +85,8 @@ impl std::error::Error for ConfigProblems {}
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
+    /// Where the file is: relative paths in it are relative to this.
+    pub directory: PathBuf,
     /// The homeserver's name.
     pub server_name: OwnedServerName,
     /// The public listener.
@@ -173,6 +175,7 @@ fn read(document: Value, directory: &Path, registry: &Registry, problems: &Probl
     let modules = modules::read(&mut section, registry);
     section.finish();
     Some(Config {
+        directory: directory.to_owned(),
         server_name: server_name?,
         http,
         admin,

@@ -104,7 +104,25 @@ impl Wired {
             "call_timeout": "50s",
             "config": { "answers": answers },
         }]);
-        self.serve_on(&json!({ "socket": self.socket() }), &modules)
+        self.serve(&modules)
+    }
+
+    /// Starts it with these modules, and returns once it is ready. Relative paths in their configs are in [`files`](Self::files).
+    pub(crate) fn serve(&mut self, modules: &Value) -> anyhow::Result<()> {
+        self.serve_on(&json!({ "socket": self.socket() }), modules)
+    }
+
+    /// The directory of its config file.
+    pub(crate) fn files(&self) -> &Path {
+        self.files.path()
+    }
+
+    /// Its public listener, where the modules' web resources are.
+    pub(crate) fn http(&self) -> anyhow::Result<Client> {
+        let address = self.process()?.wait_for("where http listens", |line| {
+            Some(line.strip_prefix("http listening on ")?.trim().to_owned())
+        })?;
+        Ok(Client::new(format!("http://{address}")))
     }
 
     /// Starts it with these modules, on loopback with a token, and gives the bridge's config.

@@ -8,6 +8,7 @@ mod client;
 mod failures;
 mod ganglion;
 mod homeserver;
+mod modules;
 mod process;
 mod scripted;
 mod sides;

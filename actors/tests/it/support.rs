@@ -1,5 +1,6 @@
 //! Starts modules under their supervisors, with a router that keeps what it is told.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -151,6 +152,7 @@ pub(crate) async fn start(
     let route = Arc::<OneRoute>::default();
     let surroundings = Surroundings {
         server_name: ServerName::parse("example.com").unwrap(),
+        directory: PathBuf::new(),
         homeserver: Arc::new(NotConnected),
         caches: Arc::clone(caches),
         loaded: listen,

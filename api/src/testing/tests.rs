@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -82,6 +83,10 @@ impl CancelBackgroundCall for NoCancel {
 impl ModuleHost for Notes {
     fn server_name(&self) -> &ServerName {
         &self.server_name
+    }
+
+    fn resolve_path(&self, path: &Path) -> PathBuf {
+        path.to_owned()
     }
 
     fn homeserver(&self) -> &dyn Homeserver {
