@@ -62,7 +62,20 @@ impl Ganglion {
     /// # Errors
     /// As for [`start`](Self::start).
     pub async fn start_with(config: &Config, homeserver: Arc<dyn Homeserver>) -> Result<Self, StartError> {
-        let ganglion = Self::make(config, homeserver).await?;
+        let workers = WorkerThreads::start(config.dispatch.workers).map_err(StartError::Workers)?;
+        Self::start_on(workers, config, homeserver).await
+    }
+
+    /// The same on these threads, and not on as many as the config says.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub async fn start_on(
+        workers: WorkerThreads,
+        config: &Config,
+        homeserver: Arc<dyn Homeserver>,
+    ) -> Result<Self, StartError> {
+        let ganglion = Self::make(workers, config, homeserver).await?;
         ganglion.lock().activate();
         Ok(ganglion)
     }
@@ -72,11 +85,15 @@ impl Ganglion {
     /// # Errors
     /// As for [`start`](Self::start).
     pub async fn load(config: &Config) -> Result<Self, StartError> {
-        Self::make(config, Arc::new(NotConnected)).await
+        let workers = WorkerThreads::start(config.dispatch.workers).map_err(StartError::Workers)?;
+        Self::make(workers, config, Arc::new(NotConnected)).await
     }
 
-    async fn make(config: &Config, homeserver: Arc<dyn Homeserver>) -> Result<Self, StartError> {
-        let workers = WorkerThreads::start(config.dispatch.workers).map_err(StartError::Workers)?;
+    async fn make(
+        workers: WorkerThreads,
+        config: &Config,
+        homeserver: Arc<dyn Homeserver>,
+    ) -> Result<Self, StartError> {
         let dispatching = Dispatching::start(plan(config, homeserver), workers).await?;
         let handle = dispatching.handle().clone();
         Ok(Self {

@@ -32,6 +32,8 @@ mod ganglion;
 pub mod http;
 mod json;
 pub mod modules;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod warnings;
 pub mod wire;
 

@@ -62,6 +62,8 @@ pub use verdict::{
     VerdictKind,
 };
 
+/// The types of web requests and responses.
+pub use http;
 /// Matrix identifiers, from ruma.
 pub use ruma_common::{
     OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, ServerName, UserId,

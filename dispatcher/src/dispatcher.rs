@@ -68,8 +68,8 @@ impl<C: Routed> Message for Dispatch<C> {
     type Result = ();
 }
 
-/// A Matrix error is an answer.
-pub(crate) type Served = Result<Result<WebResponse, MatrixError>, CallFailure>;
+/// What a web resource answered: a Matrix error is an answer.
+pub type Served = Result<Result<WebResponse, MatrixError>, CallFailure>;
 
 /// Whether a request to a web resource has begun; as long as it has not, it may be made elsewhere.
 #[derive(Debug, Default)]

@@ -36,6 +36,7 @@ pub use chain::{Chain, Displaced, Question, neutral};
 pub use context::AskContext;
 pub use continuations::ContinueError;
 pub use decision::{Decision, JsonDecision, Outcome, Step, StepResult};
+pub use dispatcher::Served;
 pub use fields::clean_error;
 pub use fold::{Fold, Folded, Routed};
 pub use handle::{DispatchCounts, DispatchHandle};

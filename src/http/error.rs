@@ -76,16 +76,16 @@ pub(super) fn matrix_body(errcode: &str, error: Option<&str>, fields: &ganglion_
     Value::Object(body)
 }
 
-/// A module's own error as a response.
-pub(super) fn matrix_response(module: &str, mut error: MatrixError) -> HttpResponse {
+/// A module's own error for the client of a web resource.
+pub(super) fn matrix_error(module: &str, mut error: MatrixError) -> (http::StatusCode, Value) {
     for note in ganglion_dispatcher::clean_error(&mut error) {
         tracing::warn!(module, note, "error of a web resource changed");
     }
-    let status = StatusCode::from_u16(error.status)
+    let status = http::StatusCode::from_u16(error.status)
         .ok()
         .filter(|status| status.as_u16() >= 400);
     let body = matrix_body(error.errcode.as_str(), Some(&error.error), &error.fields);
-    HttpResponse::build(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)).json(body)
+    (status.unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR), body)
 }
 
 pub(super) async fn nothing_here() -> HttpError {

@@ -17,6 +17,8 @@ mod server;
 
 pub use self::error::HttpError;
 pub use self::listener::Listeners;
+#[cfg(feature = "testing")]
+pub(crate) use self::resources::seen_by_client;
 pub use self::server::Server;
 
 use std::sync::Arc;

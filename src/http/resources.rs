@@ -5,11 +5,13 @@ use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use bytes::Bytes;
 use ganglion_api::{FailureKind, WebRequest, WebResponse, add_cors_headers};
+use ganglion_dispatcher::{MountedResource, Served};
+use serde_json::json;
 
 use super::Surface;
 use super::body::read;
 use super::context::client;
-use super::error::{HttpError, matrix_response};
+use super::error::{HttpError, matrix_error};
 
 /// Headers that speak of one connection, not of the answer.
 const HOP_BY_HOP: [&str; 8] = [
@@ -48,31 +50,42 @@ async fn respond(request: &HttpRequest, payload: web::Payload, surface: &Surface
     let client = client(request);
     let request = to_module(request, body)
         .ok_or_else(|| HttpError::bad_request("M_UNKNOWN", "the request cannot be passed on"))?;
+    let served = dispatch.respond(mounted, request, client).await;
+    from_module(seen_by_client(mounted, served)).ok_or_else(|| HttpError::internal("the module's answer has no status"))
+}
+
+/// What a client sees of what a module answered, or of its failure: the reason stays in the log.
+pub(crate) fn seen_by_client(mounted: &MountedResource, served: Served) -> WebResponse {
     let module = mounted.module().id();
-    match dispatch.respond(mounted, request, client).await {
-        Ok(Ok(response)) => from_module(response).ok_or_else(|| internal(StatusCode::INTERNAL_SERVER_ERROR)),
-        Ok(Err(error)) => Ok(with_cors(matrix_response(module, error))),
+    let (status, body) = match served {
+        Ok(Ok(response)) => return response,
+        Ok(Err(error)) => matrix_error(module, error),
         Err(failure) => {
             let detail = failure.detail.as_deref().unwrap_or_default();
             tracing::warn!(module, kind = %failure.kind, detail, path = %mounted.path, "web resource failed");
-            Err(internal(status_of(failure.kind)))
+            (
+                status_of(failure.kind),
+                json!({"errcode": "M_UNKNOWN", "error": "the module that answers here failed"}),
+            )
         }
-    }
+    };
+    let mut response = WebResponse::new(Bytes::from(body.to_string()));
+    *response.status_mut() = status;
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    add_cors_headers(response.headers_mut());
+    response
 }
 
-/// What a client sees of a module that gave no answer. The reason stays in the log.
-fn status_of(failure: FailureKind) -> StatusCode {
+/// The status of a failure.
+fn status_of(failure: FailureKind) -> http::StatusCode {
     match failure {
         FailureKind::Overloaded | FailureKind::NotRunning | FailureKind::BreakerOpen | FailureKind::Quarantined => {
-            StatusCode::SERVICE_UNAVAILABLE
+            http::StatusCode::SERVICE_UNAVAILABLE
         }
-        FailureKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
+        FailureKind::DeadlineExceeded => http::StatusCode::GATEWAY_TIMEOUT,
+        _ => http::StatusCode::INTERNAL_SERVER_ERROR,
     }
-}
-
-fn internal(status: StatusCode) -> HttpError {
-    HttpError::new(status, "M_UNKNOWN", "the module that answers here failed")
 }
 
 /// actix-web has request types of its own, from an older version of the `http` crate.

@@ -18,6 +18,7 @@ mod fuzz;
 mod golden;
 mod isolation;
 mod metrics;
+mod module_test;
 mod neighbours;
 mod nesting;
 mod order;
