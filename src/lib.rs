@@ -32,6 +32,7 @@ mod ganglion;
 pub mod http;
 mod json;
 pub mod modules;
+mod plain;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod warnings;

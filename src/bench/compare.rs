@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::result::{CallbackResult, LatencyResult, RunResult};
-use super::text::{NAME, cell, change, plain, rate, signed, us};
+use super::text::{NAME, cell, change, rate, signed, us};
+use crate::plain::plain;
 
 /// One line of a comparison.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::pace::Pace;
 use super::result::{BucketResult, CallbackResult, LatencyResult, ModuleResult, RunResult, ScheduleResult};
-use super::text::{NAME, cell, percent, plain, rate, us};
+use super::text::{NAME, cell, percent, rate, us};
+use crate::plain::plain;
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 

@@ -1,24 +1,9 @@
 //! Numbers and names as people read them.
 
-use std::fmt::Write as _;
+use crate::plain::plain;
 
 /// How wide the name of a row is.
 pub(super) const NAME: usize = 32;
-
-/// A name that a module, a config or a file brought: it can do nothing to a terminal.
-pub(super) fn plain(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    for character in name.chars() {
-        // Beside control characters those that turn the direction of text.
-        let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if character.is_control() || turns {
-            let _ = write!(text, "{}", character.escape_unicode());
-        } else {
-            text.push(character);
-        }
-    }
-    text
-}
 
 /// The name of a row, cut in the middle where it is too long: the beginnings of paths are often the same.
 pub(super) fn cell(name: &str, width: usize) -> String {

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "bench")]
 mod bench;
+mod call;
 mod callbacks;
 mod check;
 mod logging;
@@ -38,6 +39,9 @@ enum Command {
     /// Loads the modules of a config, asks them as a busy homeserver would, and prints what they cost. Nothing listens.
     #[cfg(feature = "bench")]
     Bench(bench::BenchArgs),
+    /// Asks the modules of a config one callback, and shows the decision with its steps. Exits with 0 whatever the verdict
+    /// is, and with 2 if the outcome is an error.
+    Call(call::CallArgs),
     /// Prints the reference of all callbacks.
     Callbacks {
         /// As JSON.
@@ -56,19 +60,20 @@ enum Command {
 /// }
 /// ```
 ///
-/// Exit codes: 0 done, 1 the config or the start failed, 2 wrong usage.
+/// Exit codes: 0 done, 1 the config or the start failed, 2 wrong usage, or a call whose outcome is an error.
 #[must_use]
 pub fn run(registry: &Registry) -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Serve { config } => logged("info", || serve::serve(&config, registry)),
-        Command::Check { config } => logged("info", || check::check(&config, registry)),
+    let ended = match Cli::parse().command {
+        Command::Serve { config } => done(logged("info", || serve::serve(&config, registry))),
+        Command::Check { config } => done(logged("info", || check::check(&config, registry))),
+        Command::Call(args) => logged("warn", || call::call(&args, registry)),
         // A line for each failure would be most of what is measured.
         #[cfg(feature = "bench")]
-        Command::Bench(args) => logged("off", || bench::bench(&args, registry)),
-        Command::Callbacks { json } => callbacks::print(json),
+        Command::Bench(args) => done(logged("off", || bench::bench(&args, registry))),
+        Command::Callbacks { json } => done(callbacks::print(json)),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    match ended {
+        Ok(code) => code,
         Err(error) => match error.downcast_ref::<clap::Error>() {
             Some(usage) => usage.exit(),
             None => {
@@ -77,6 +82,10 @@ pub fn run(registry: &Registry) -> ExitCode {
             }
         },
     }
+}
+
+fn done(ended: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    ended.map(|()| ExitCode::SUCCESS)
 }
 
 /// Logs from the first line of the config on: a module may panic while it reads its part. `RUST_LOG` says what, this

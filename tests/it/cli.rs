@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 
 use crate::support::{config_with, request, with_modules, write};
 
-fn ganglion(arguments: &[&str]) -> Command {
+pub(crate) fn ganglion(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ganglion"));
     command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }
 
 /// What a run gave: exit code, standard output and standard error.
-fn outcome(output: &Output) -> (i32, String, String) {
+pub(crate) fn outcome(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (
         output.status.code().unwrap(),
@@ -30,7 +30,7 @@ fn outcome(output: &Output) -> (i32, String, String) {
     )
 }
 
-fn run(arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
     outcome(&ganglion(arguments).output().unwrap())
 }
 
