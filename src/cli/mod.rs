@@ -6,6 +6,7 @@ mod call;
 mod callbacks;
 mod check;
 mod logging;
+mod new;
 mod serve;
 
 use std::path::PathBuf;
@@ -42,6 +43,11 @@ enum Command {
     /// Asks the modules of a config one callback, and shows the decision with its steps. Exits with 0 whatever the verdict
     /// is, and with 2 if the outcome is an error.
     Call(call::CallArgs),
+    /// Writes the crate of a new module, with a test and a config that run.
+    New {
+        /// What the crate and its directory are called, such as room-quota.
+        name: String,
+    },
     /// Prints the reference of all callbacks.
     Callbacks {
         /// As JSON.
@@ -70,6 +76,7 @@ pub fn run(registry: &Registry) -> ExitCode {
         // A line for each failure would be most of what is measured.
         #[cfg(feature = "bench")]
         Command::Bench(args) => done(logged("off", || bench::bench(&args, registry))),
+        Command::New { name } => done(new::new(&name)),
         Command::Callbacks { json } => done(callbacks::print(json)),
     };
     match ended {

@@ -67,6 +67,27 @@ modules:
 }
 
 #[test]
+fn a_new_module_is_written_where_nothing_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let new = |name: &str| outcome(&ganglion(&["new", name]).current_dir(directory.path()).output().unwrap());
+    let (code, out, err) = new("room-quota");
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(
+        out.starts_with("room-quota/ holds the module room_quota.RoomQuota, "),
+        "{out}"
+    );
+    let lib = directory.path().join("room-quota/src/lib.rs");
+    std::fs::write(&lib, "mine").unwrap();
+    let (code, _, err) = new("room-quota");
+    assert_eq!(code, 1);
+    assert_snapshot!(err, @"ganglion: room-quota is there already: nothing was written; choose another name, or move it away");
+    assert_eq!(std::fs::read_to_string(lib).unwrap(), "mine");
+    let (code, _, err) = new("../Room");
+    assert_eq!(code, 1);
+    assert!(err.contains("expected a name such as room-quota"), "{err}");
+}
+
+#[test]
 fn check_warns_and_is_content() {
     let yaml = "
 server_name: example.com

@@ -8,6 +8,7 @@ mod command;
 mod cost;
 mod debian;
 mod deny;
+mod new_module;
 mod python;
 mod section;
 mod suite;

@@ -1,7 +1,7 @@
 //! Everything that has to hold before a change lands.
 
 use crate::workspace::Workspace;
-use crate::{command, cost, deny, python};
+use crate::{command, cost, deny, new_module, python};
 
 /// Runs every check, the quick ones first, and stops at the first that fails.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
@@ -26,6 +26,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let mut test = workspace.cargo(&["test", "--workspace", "--all-features"]);
     // Modules panic on purpose. To print where would hold their threads for longer than the watchdog waits.
     command::run(test.env("RUST_BACKTRACE", "0"))?;
+    new_module::check(workspace)?;
     cost::check(workspace)?;
     // The expectations of the combine rules are Synapse's, not ours.
     let combine = ["tests/synapse/combine.py", "--check", "tests/golden/combine.json"];
