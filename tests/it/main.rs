@@ -19,6 +19,7 @@ mod fuzz;
 mod golden;
 mod isolation;
 mod metrics;
+mod module_pages;
 mod module_test;
 mod neighbours;
 mod nesting;

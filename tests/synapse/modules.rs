@@ -31,16 +31,19 @@ fn behind_synapse(
 }
 
 #[test]
-fn no_room_is_made_by_whom_the_module_denies() {
-    let modules = json!([{ "module": "demo.DemoModule", "config": { "deny_user": "@eve:example.com" } }]);
-    behind_synapse(
-        &modules,
-        |_| Ok(()),
-        |_, synapse| {
-            let reply = synapse.user("eve")?.try_create_room()?;
-            assert_eq!(reply.refusal(), (403, "M_FORBIDDEN"));
-            synapse.user("bob")?.create_room()?;
-            Ok(())
-        },
-    );
+fn the_demo_module_denies_rooms_and_the_keyword_filter_messages() {
+    let modules = json!([
+        { "module": "demo.DemoModule", "config": { "deny_user": "@eve:example.com" } },
+        { "module": "ganglion.modules.KeywordFilter", "config": { "keywords": ["Viagra"] } },
+    ]);
+    let no_files = |_: &std::path::Path| Ok(());
+    behind_synapse(&modules, no_files, |_, synapse| {
+        let reply = synapse.user("eve")?.try_create_room()?;
+        assert_eq!(reply.refusal(), (403, "M_FORBIDDEN"));
+        let bob = synapse.user("bob")?;
+        let room = bob.create_room()?;
+        assert_eq!(bob.try_send(&room, "cheap viagra")?.refusal(), (403, "M_FORBIDDEN"));
+        assert_eq!(bob.try_send(&room, "cheap tea")?.status, 200);
+        Ok(())
+    });
 }
