@@ -3,6 +3,7 @@
 mod canned;
 mod demo;
 mod keyword_filter;
+mod list_file;
 
 use ganglion_api::Registry;
 
