@@ -2,6 +2,7 @@
 
 mod canned;
 mod demo;
+mod duration;
 mod keyword_filter;
 mod list_file;
 
