@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use ganglion_api::{ConfigError, ModuleApi, ModuleError};
+use ganglion_api::{ConfigError, ModuleApi};
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
@@ -261,7 +261,7 @@ struct Watch<T, P> {
     file: PathBuf,
     parse: P,
     list: Arc<ArcSwap<T>>,
-    seen: Mutex<Seen>,
+    looks: Mutex<Looks>,
 }
 
 /// What a look at a file sees without reading it.
@@ -271,7 +271,14 @@ struct Stamp {
     size: u64,
 }
 
-/// What was seen at the last look.
+/// What the looks at a file have seen.
+#[derive(Debug)]
+struct Looks {
+    seen: Seen,
+    /// What the last look saw, if it was other than what was read.
+    changing: Option<Stamp>,
+}
+
 #[derive(Debug)]
 enum Seen {
     /// The file was read, be its contents good or bad.
@@ -280,8 +287,6 @@ enum Seen {
         digest: [u8; 32],
         /// Whether other contents have another stamp.
         is_settled: bool,
-        /// A stamp that was another one at the last look.
-        changing: Option<Stamp>,
     },
     /// It could not be read, for this reason.
     Unreadable(String),
@@ -311,7 +316,10 @@ where
             file,
             parse,
             list: Arc::clone(&list.0),
-            seen: Mutex::new(contents.seen),
+            looks: Mutex::new(Looks {
+                seen: contents.seen,
+                changing: None,
+            }),
         };
         Ok((list, watch))
     }
@@ -327,17 +335,17 @@ where
 
     /// What there is to say: the number of entries of a new list, which is in use then, or why there is none.
     fn news(&self) -> Option<Result<usize, BadFile>> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         let contents = match Stamp::of(&self.file) {
-            Ok(stamp) if !seen.is_due(stamp) => return None,
+            Ok(stamp) if !looks.is_due(stamp) => return None,
             Ok(stamp) => Contents::read(&self.file, stamp),
             Err(reason) => Err(reason),
         };
         let contents = match contents {
             Ok(contents) => contents,
             Err(reason) => {
-                let is_known = matches!(&*seen, Seen::Unreadable(known) if *known == reason);
-                *seen = Seen::Unreadable(reason.clone());
+                let is_known = matches!(&looks.seen, Seen::Unreadable(known) if *known == reason);
+                looks.seen = Seen::Unreadable(reason.clone());
                 return (!is_known).then_some(Err(BadFile {
                     file: self.file.clone(),
                     line: None,
@@ -345,9 +353,9 @@ where
                 }));
             }
         };
-        let is_known = seen.has_contents_of(&contents.seen);
+        let is_known = looks.seen.has_contents_of(&contents.seen);
         let parsed = (!is_known).then(|| contents.parse(&self.file, &self.parse));
-        *seen = contents.seen;
+        looks.seen = contents.seen;
         parsed.map(|parsed| {
             parsed.map(|(list, entries)| {
                 self.list.store(Arc::new(list));
@@ -357,24 +365,20 @@ where
     }
 }
 
-impl Seen {
+impl Looks {
     /// Whether a file with this stamp is to be read.
     fn is_due(&mut self, now: Stamp) -> bool {
-        match self {
-            Self::Unreadable(_) => true,
-            Self::Contents {
-                stamp,
-                is_settled,
-                changing,
-                ..
-            } if *stamp == now => {
-                *changing = None;
-                !*is_settled
+        match self.seen {
+            Seen::Contents { stamp, is_settled, .. } if stamp == now => {
+                self.changing = None;
+                !is_settled
             }
-            Self::Contents { changing, .. } => changing.replace(now) == Some(now),
+            _ => self.changing.replace(now) == Some(now),
         }
     }
+}
 
+impl Seen {
     fn has_contents_of(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Contents { digest, .. }, Self::Contents { digest: other, .. }) => digest == other,
@@ -419,7 +423,6 @@ impl Contents {
             stamp,
             digest: Sha256::digest(&bytes).into(),
             is_settled,
-            changing: None,
         };
         Ok(Self { seen, bytes })
     }

@@ -3,14 +3,20 @@
 mod canned;
 mod demo;
 mod duration;
+mod globs;
 mod keyword_filter;
 mod list_file;
+mod registration_guard;
+mod server_rules;
 
 use ganglion_api::Registry;
 
 pub use self::canned::Canned;
 pub use self::demo::DemoModule;
+pub use self::globs::{Glob, GlobError, GlobSet, TooManyGlobs};
 pub use self::keyword_filter::KeywordFilter;
+pub use self::registration_guard::RegistrationGuard;
+pub use self::server_rules::ServerRules;
 
 /// The modules that ship, under their `module:` paths.
 #[must_use]
@@ -19,4 +25,6 @@ pub fn registry() -> Registry {
         .with::<DemoModule>("demo.DemoModule")
         .with::<KeywordFilter>("ganglion.modules.KeywordFilter")
         .with::<Canned>("ganglion.modules.Canned")
+        .with::<RegistrationGuard>("ganglion.modules.RegistrationGuard")
+        .with::<ServerRules>("ganglion.modules.ServerRules")
 }

@@ -1,5 +1,8 @@
 //! The modules that ship, asked by a real Synapse through the bridge.
 
+mod registration_guard;
+mod server_rules;
+
 use anyhow::Context;
 use serde_json::{Value, json};
 

@@ -58,13 +58,15 @@ impl Group {
     }
 }
 
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 10] = [
     Group::new("dispatch", &["dispatch", "allocations"], "## Asking modules")
         .about("what it costs to ask modules, and what others would use; 3 minutes, half of one with --quick"),
     Group::new("combine", &["combine"], "## Combine rules")
         .about("what it costs to fold answers; 20 seconds, some with --quick"),
     Group::new("cache", &["cache"], "## Cached functions")
         .about("what cached functions cost; a minute, some seconds with --quick"),
+    Group::new("modules", &["modules"], "## Modules that ship")
+        .about("what 100 000 rules of ServerRules cost; 20 seconds, some with --quick"),
     Group::new("http", &["http"], "## Callbacks over HTTP")
         .about("the admin listener under load; a minute, some seconds with --quick"),
     Group::new("wire", &["wire"], "## Callbacks over the wire")
