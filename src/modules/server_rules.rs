@@ -443,7 +443,7 @@ mod tests {
             ("{allow: [], deny: []}", "config: neither allow nor deny has an entry"),
             ("{deny: [a.example], callbacks: []}", "config.callbacks: no callback"),
             (
-                "{deny: [a.example], callbacks: [user_may_join]}",
+                "{deny: [a.example], callbacks: [user_may_joinroom]}",
                 "config.callbacks: unknown callback, did you mean user_may_join_room?",
             ),
             (

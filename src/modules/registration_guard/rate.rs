@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(rate.count(&[ipv4(7)]).unwrap(), Pace::TooFast);
         rate.forget_quiet();
         rate.count(&[ipv4(u32::MAX)]).unwrap_err();
-        tokio::time::advance(HOUR / 2).await;
+        tokio::time::advance(HOUR).await;
         rate.forget_quiet();
         assert_eq!(rate.places.len(), 1);
         assert_eq!(rate.count(&[ipv4(u32::MAX)]).unwrap(), Pace::Fine);
