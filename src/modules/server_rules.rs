@@ -1,7 +1,5 @@
 //! `ganglion.modules.ServerRules`: who may do what by their server or their user ID.
 
-use std::collections::BTreeSet;
-
 use ganglion_api::{
     AcceptMakeJoin, Callback, CallbackSet, ConfigError, Denial, Event, FederatedUserMayInvite, Module, ModuleApi,
     ModuleError, ServerName, UserId, UserMayCreateRoom, UserMayInvite, UserMayJoinRoom, UserMayPublishRoom,
@@ -12,7 +10,7 @@ use serde_json::Value;
 
 use super::globs::{Glob, GlobSet};
 use super::list_file::{BadList, Entry, List, ListConfig};
-use crate::config::{near, unknown_callback};
+use crate::config::near;
 
 /// Denies what users and servers do, by two lists. The meaning is that of `m.room.server_acl`: whom `deny` matches is denied,
 /// and whom `allow` does not match, if there is one.
@@ -34,13 +32,13 @@ pub struct ServerRulesConfig {
     deny: ListConfig,
     /// The callbacks that are looked at.
     #[serde(default = "all_callbacks")]
-    callbacks: BTreeSet<String>,
+    callbacks: Vec<String>,
     /// What the client is told; absent, the homeserver words it.
     #[serde(default)]
     message: Option<String>,
 }
 
-fn all_callbacks() -> BTreeSet<String> {
+fn all_callbacks() -> Vec<String> {
     CALLBACKS.iter().map(|name| (*name).to_owned()).collect()
 }
 
@@ -76,9 +74,9 @@ macro_rules! looked_at {
         const CALLBACKS: &[&str] = &[$($callback::SPEC.name),+];
 
         /// Answers those of these names.
-        fn callbacks(names: &BTreeSet<String>) -> CallbackSet<ServerRules> {
+        fn callbacks(names: &[String]) -> CallbackSet<ServerRules> {
             let mut callbacks = CallbackSet::new();
-            $(if names.contains($callback::SPEC.name) {
+            $(if names.iter().any(|name| name == $callback::SPEC.name) {
                 callbacks = callbacks
                     .answer::<$callback, _>(async |rules: &ServerRules, args: &$callback| Ok(rules.verdict(args)));
             })+
@@ -125,8 +123,8 @@ impl Module for ServerRules {
         if config.callbacks.is_empty() {
             return Err(ConfigError::at("callbacks", "no callback: nothing would be denied"));
         }
-        for name in &config.callbacks {
-            known(name).map_err(|reason| ConfigError::at("callbacks", reason))?;
+        for (index, name) in config.callbacks.iter().enumerate() {
+            known(name).map_err(|reason| ConfigError::at(format!("callbacks[{index}]"), reason))?;
         }
         if config
             .message
@@ -172,16 +170,13 @@ fn known(name: &str) -> Result<(), String> {
     if CALLBACKS.contains(&name) {
         return Ok(());
     }
-    if spec(name).is_some() {
-        return Err(format!(
-            "there are no rules for {name}, only for {}",
+    Err(match spec(name) {
+        Some(_) => format!(
+            "there are no rules for this callback, only for {}",
             CALLBACKS.join(", ")
-        ));
-    }
-    match near(name, CALLBACKS.iter().copied()) {
-        hint if hint.is_empty() => Err(unknown_callback(name)),
-        hint => Err(format!("unknown callback{hint}")),
-    }
+        ),
+        None => format!("unknown callback{}", near(name, CALLBACKS.iter().copied())),
+    })
 }
 
 impl ServerRules {
@@ -444,11 +439,11 @@ mod tests {
             ("{deny: [a.example], callbacks: []}", "config.callbacks: no callback"),
             (
                 "{deny: [a.example], callbacks: [user_may_joinroom]}",
-                "config.callbacks: unknown callback, did you mean user_may_join_room?",
+                "config.callbacks[0]: unknown callback, did you mean user_may_join_room?",
             ),
             (
                 "{deny: [a.example], callbacks: [check_event_for_spam]}",
-                "config.callbacks: there are no rules for check_event_for_spam, only for user_may_invite, ",
+                "config.callbacks[0]: there are no rules for this callback, only for user_may_invite, ",
             ),
             ("{deny: [a.example], message: ' '}", "config.message: empty"),
             ("{deny: [a.example], denny: []}", "unknown field `denny`"),

@@ -21,7 +21,9 @@ fn account(synapse: &Homeserver, name: &str) -> anyhow::Result<Value> {
     });
     let client = synapse.client();
     let login = client.ask("POST", "/_matrix/client/v3/login", None, &Body::Json(&login))?;
-    let token = login.success("access_token").context("the administrator cannot log in")?;
+    let token = login
+        .success("access_token")
+        .context("the administrator cannot log in")?;
     let path = format!("/_synapse/admin/v2/users/@{name}:example.com");
     Ok(client.ask("GET", &path, Some(&token), &Body::Nothing)?.body)
 }
