@@ -149,7 +149,7 @@ impl GlobSet {
             }
         }
         set.len = set.literals.len() + patterns.len() + set.lengths.len();
-        set.pieces = Pieces::of(patterns)?;
+        set.pieces = Pieces::of(&patterns)?;
         Ok(set)
     }
 
@@ -191,7 +191,7 @@ struct Pieces {
 
 impl Pieces {
     /// `None` for no globs.
-    fn of(globs: HashSet<Glob>) -> Result<Option<Self>, TooManyGlobs> {
+    fn of(globs: &HashSet<Glob>) -> Result<Option<Self>, TooManyGlobs> {
         if globs.is_empty() {
             return Ok(None);
         }
@@ -227,8 +227,15 @@ impl Pieces {
     }
 
     fn is_match(&self, text: &str) -> bool {
+        // A piece may be in a text a thousand times; its globs do not match it better for that.
+        let mut compared = Vec::new();
         self.automaton.find_overlapping_iter(text).any(|found| {
-            let candidates = &self.globs[self.globs_of[found.pattern().as_usize()].clone()];
+            let piece = found.pattern().as_usize();
+            if compared.contains(&piece) {
+                return false;
+            }
+            compared.push(piece);
+            let candidates = &self.globs[self.globs_of[piece].clone()];
             candidates.iter().any(|glob| glob.is_match(text))
         })
     }

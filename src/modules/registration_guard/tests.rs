@@ -171,9 +171,20 @@ fn the_lists_of_rules_may_be_files_that_change() {
     );
 }
 
+/// Each of these configs is refused with this text.
+fn assert_refused(refused: &[(&str, &str)]) {
+    for (config, refusal) in refused {
+        let error = test(config).refusal();
+        assert!(
+            error.starts_with("modules[0].") && error.contains(refusal),
+            "{config}: {error}"
+        );
+    }
+}
+
 #[test]
-fn a_config_that_cannot_work_is_refused_with_its_key() {
-    for (config, refusal) in [
+fn a_rule_that_cannot_work_is_refused_with_its_key() {
+    assert_refused(&[
         ("{}", "config: nothing is ever refused or hidden"),
         (
             "{rules: [{names: [a], then: allow}]}",
@@ -217,6 +228,12 @@ fn a_config_that_cannot_work_is_refused_with_its_key() {
             "{rules: [{providers: [''], then: deny}]}",
             "config.rules[0].providers[0]: an empty entry",
         ),
+    ]);
+}
+
+#[test]
+fn a_rate_and_hidden_names_that_cannot_work_are_refused_with_their_keys() {
+    assert_refused(&[
         (
             "{rate: {registrations: 0, per: 1h, then: deny}}",
             "config.rate.registrations: ",
@@ -251,11 +268,5 @@ fn a_config_that_cannot_work_is_refused_with_its_key() {
             "{hide: {names: []}}",
             "config.hide.names: an empty list matches nothing",
         ),
-    ] {
-        let error = test(config).refusal();
-        assert!(
-            error.starts_with("modules[0].") && error.contains(refusal),
-            "{config}: {error}"
-        );
-    }
+    ]);
 }
