@@ -136,6 +136,17 @@ mod tests {
     }
 
     #[test]
+    fn a_list_has_a_bounded_number_of_expressions() {
+        let list = |count: usize| ListConfig::Inline((0..count).map(|number| format!("/a{number}/")).collect());
+        assert_eq!(list(1000).check("names", Names::parse), Ok(()));
+        let error = list(1001).check("names", Names::parse).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "config.names[1000]: too many regular expressions: at most 1000"
+        );
+    }
+
+    #[test]
     fn only_the_beginning_of_a_long_name_is_looked_at() {
         let names = names(&["*casino*", "/casino/"]);
         assert!(names.is_match(&("é".repeat(500) + "casino")));
