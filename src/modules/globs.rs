@@ -129,7 +129,7 @@ pub struct GlobSet {
 }
 
 impl GlobSet {
-    /// Makes the set. For a hundred thousand globs this takes a moment, a tenth of a second or so.
+    /// Makes the set. For a hundred thousand globs this takes some tenths of a second: not for a thread that others wait for.
     ///
     /// # Errors
     /// There are too many with wildcards.
