@@ -1,5 +1,7 @@
 //! The modules that ship.
 
+#[cfg(feature = "sqlite")]
+mod account_expiry;
 mod canned;
 mod demo;
 mod duration;
@@ -11,6 +13,8 @@ mod server_rules;
 
 use ganglion_api::Registry;
 
+#[cfg(feature = "sqlite")]
+pub use self::account_expiry::AccountExpiry;
 pub use self::canned::Canned;
 pub use self::demo::DemoModule;
 pub use self::globs::{Glob, GlobError, GlobSet, TooManyGlobs};
@@ -21,10 +25,13 @@ pub use self::server_rules::ServerRules;
 /// The modules that ship, under their `module:` paths.
 #[must_use]
 pub fn registry() -> Registry {
-    Registry::new()
+    let registry = Registry::new()
         .with::<DemoModule>("demo.DemoModule")
         .with::<KeywordFilter>("ganglion.modules.KeywordFilter")
         .with::<Canned>("ganglion.modules.Canned")
         .with::<RegistrationGuard>("ganglion.modules.RegistrationGuard")
-        .with::<ServerRules>("ganglion.modules.ServerRules")
+        .with::<ServerRules>("ganglion.modules.ServerRules");
+    #[cfg(feature = "sqlite")]
+    let registry = registry.with::<AccountExpiry>("ganglion.modules.AccountExpiry");
+    registry
 }
