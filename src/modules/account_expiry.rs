@@ -178,6 +178,3 @@ impl std::fmt::Debug for AccountExpiry {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod tests;

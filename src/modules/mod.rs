@@ -8,6 +8,7 @@ mod duration;
 mod globs;
 mod keyword_filter;
 mod list_file;
+mod media_guard;
 mod registration_guard;
 mod server_rules;
 
@@ -19,6 +20,7 @@ pub use self::canned::Canned;
 pub use self::demo::DemoModule;
 pub use self::globs::{Glob, GlobError, GlobSet, TooManyGlobs};
 pub use self::keyword_filter::KeywordFilter;
+pub use self::media_guard::MediaGuard;
 pub use self::registration_guard::RegistrationGuard;
 pub use self::server_rules::ServerRules;
 
@@ -29,6 +31,7 @@ pub fn registry() -> Registry {
         .with::<DemoModule>("demo.DemoModule")
         .with::<KeywordFilter>("ganglion.modules.KeywordFilter")
         .with::<Canned>("ganglion.modules.Canned")
+        .with::<MediaGuard>("ganglion.modules.MediaGuard")
         .with::<RegistrationGuard>("ganglion.modules.RegistrationGuard")
         .with::<ServerRules>("ganglion.modules.ServerRules");
     #[cfg(feature = "sqlite")]
