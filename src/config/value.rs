@@ -92,7 +92,10 @@ pub(crate) fn bytes_of(value: &Value) -> Result<NonZeroU64, String> {
 fn bytes_in(value: &Value) -> Result<u64, String> {
     let example = "write a size such as 64KiB or 1MiB";
     match value {
-        Value::String(text) => text.parse().map_err(|_| example.to_owned()).map(|size: ByteSize| size.as_u64()),
+        Value::String(text) => text
+            .parse()
+            .map_err(|_| example.to_owned())
+            .map(|size: ByteSize| size.as_u64()),
         Value::Number(number) => number.as_u64().ok_or_else(|| example.to_owned()),
         other => Err(format!("{example}, found {}", kind(other))),
     }

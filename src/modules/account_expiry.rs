@@ -172,7 +172,9 @@ fn millis(duration: Duration) -> i64 {
 
 impl std::fmt::Debug for AccountExpiry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AccountExpiry").field("period", &self.period).finish_non_exhaustive()
+        f.debug_struct("AccountExpiry")
+            .field("period", &self.period)
+            .finish_non_exhaustive()
     }
 }
 

@@ -73,9 +73,13 @@ enum UnknownType {
 }
 
 fn programs() -> Vec<String> {
-    [PORTABLE_EXECUTABLE, "application/x-executable", "application/x-mach-binary"]
-        .map(str::to_owned)
-        .into()
+    [
+        PORTABLE_EXECUTABLE,
+        "application/x-executable",
+        "application/x-mach-binary",
+    ]
+    .map(str::to_owned)
+    .into()
 }
 
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>, D::Error> {

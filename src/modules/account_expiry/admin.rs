@@ -73,7 +73,11 @@ impl AccountExpiry {
         let change = match (fields.expires_at, fields.extend_by) {
             (Some(end), None) if end >= 0 => Change::Set(end),
             (Some(_), None) => {
-                return Err(MatrixError::new(400, "M_INVALID_PARAM", "expires_at: expected at least 0"));
+                return Err(MatrixError::new(
+                    400,
+                    "M_INVALID_PARAM",
+                    "expires_at: expected at least 0",
+                ));
             }
             (None, Some(by)) => Change::Extend {
                 now: now(),

@@ -313,7 +313,9 @@ fn open(file: &Path) -> Result<Connection, OpenError> {
             journal,
         });
     }
-    connection.pragma_update(None, "synchronous", "EXTRA").map_err(explain)?;
+    connection
+        .pragma_update(None, "synchronous", "EXTRA")
+        .map_err(explain)?;
     if is_new {
         lay_out(&mut connection).map_err(explain)?;
     }
@@ -324,7 +326,9 @@ fn open(file: &Path) -> Result<Connection, OpenError> {
 fn check(connection: &Connection, file: &Path) -> rusqlite::Result<Result<(), OpenError>> {
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     let schema: Option<String> = connection
-        .query_row("SELECT sql FROM sqlite_schema WHERE name = 'accounts'", [], |row| row.get(0))
+        .query_row("SELECT sql FROM sqlite_schema WHERE name = 'accounts'", [], |row| {
+            row.get(0)
+        })
         .optional()?;
     let reason = match (found.as_str(), schema) {
         ("ok", Some(schema)) if schema == SCHEMA => return Ok(Ok(())),

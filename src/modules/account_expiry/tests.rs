@@ -198,23 +198,51 @@ fn a_bad_request_is_refused_with_its_reason_and_changes_nothing() {
             ("", "M_NOT_JSON", "the body is not JSON"),
             ("[]", "M_INVALID_PARAM", "expected an object"),
             ("{}", "M_MISSING_PARAM", "user_id"),
-            (r#"{"user_id": "@bob:example.com"}"#, "M_MISSING_PARAM", "either expires_at or extend_by"),
+            (
+                r#"{"user_id": "@bob:example.com"}"#,
+                "M_MISSING_PARAM",
+                "either expires_at or extend_by",
+            ),
             (
                 r#"{"user_id": "@bob:example.com", "expires_at": 1, "extend_by": "1d"}"#,
                 "M_MISSING_PARAM",
                 "either expires_at or extend_by",
             ),
-            (r#"{"user_id": "@bob:example.com", "expires_at": "1"}"#, "M_INVALID_PARAM", "expires_at"),
-            (r#"{"user_id": "@bob:example.com", "expires_at": 1.5}"#, "M_INVALID_PARAM", "expires_at"),
-            (r#"{"user_id": "@bob:example.com", "expires_at": -1}"#, "M_INVALID_PARAM", "at least 0"),
+            (
+                r#"{"user_id": "@bob:example.com", "expires_at": "1"}"#,
+                "M_INVALID_PARAM",
+                "expires_at",
+            ),
+            (
+                r#"{"user_id": "@bob:example.com", "expires_at": 1.5}"#,
+                "M_INVALID_PARAM",
+                "expires_at",
+            ),
+            (
+                r#"{"user_id": "@bob:example.com", "expires_at": -1}"#,
+                "M_INVALID_PARAM",
+                "at least 0",
+            ),
             (
                 r#"{"user_id": "@bob:example.com", "expires_at": 9007199254740992}"#,
                 "M_INVALID_PARAM",
                 "expires_at",
             ),
-            (r#"{"user_id": "@bob:example.com", "extend_by": 1}"#, "M_INVALID_PARAM", "extend_by"),
-            (r#"{"user_id": "@bob:example.com", "extend_by": "0s"}"#, "M_INVALID_PARAM", "extend_by"),
-            (r#"{"user_id": "@bob:example.com", "extend_by": "parsec"}"#, "M_INVALID_PARAM", "extend_by"),
+            (
+                r#"{"user_id": "@bob:example.com", "extend_by": 1}"#,
+                "M_INVALID_PARAM",
+                "extend_by",
+            ),
+            (
+                r#"{"user_id": "@bob:example.com", "extend_by": "0s"}"#,
+                "M_INVALID_PARAM",
+                "extend_by",
+            ),
+            (
+                r#"{"user_id": "@bob:example.com", "extend_by": "parsec"}"#,
+                "M_INVALID_PARAM",
+                "extend_by",
+            ),
             (
                 r#"{"user_id": "@bob:example.com", "extend_by": "300000years"}"#,
                 "M_INVALID_PARAM",
@@ -225,17 +253,40 @@ fn a_bad_request_is_refused_with_its_reason_and_changes_nothing() {
                 "M_INVALID_PARAM",
                 "no other key",
             ),
-            (r#"{"user_id": "parsec", "expires_at": 1}"#, "M_INVALID_PARAM", "user_id"),
-            (r#"{"user_id": "@bob:parsec.org", "expires_at": 1}"#, "M_INVALID_PARAM", "of this homeserver"),
+            (
+                r#"{"user_id": "parsec", "expires_at": 1}"#,
+                "M_INVALID_PARAM",
+                "user_id",
+            ),
+            (
+                r#"{"user_id": "@bob:parsec.org", "expires_at": 1}"#,
+                "M_INVALID_PARAM",
+                "of this homeserver",
+            ),
         ];
         let posts = bodies
             .map(|(body, errcode, reason)| (request(Method::POST, "", body), 400, errcode, reason))
             .into_iter();
         let others = [
             (request(Method::GET, "", ""), 400, "M_MISSING_PARAM", "user_id"),
-            (request(Method::DELETE, "?user=x", ""), 400, "M_MISSING_PARAM", "user_id"),
-            (request(Method::DELETE, "?user_id=@bob:parsec.org", ""), 400, "M_INVALID_PARAM", "homeserver"),
-            (request(Method::PUT, "?user_id=@bob:example.com", ""), 405, "M_UNRECOGNIZED", "use GET"),
+            (
+                request(Method::DELETE, "?user=x", ""),
+                400,
+                "M_MISSING_PARAM",
+                "user_id",
+            ),
+            (
+                request(Method::DELETE, "?user_id=@bob:parsec.org", ""),
+                400,
+                "M_INVALID_PARAM",
+                "homeserver",
+            ),
+            (
+                request(Method::PUT, "?user_id=@bob:example.com", ""),
+                405,
+                "M_UNRECOGNIZED",
+                "use GET",
+            ),
             (request(Method::GET, "/x", ""), 404, "M_UNRECOGNIZED", "nothing"),
         ];
         for (request, status, errcode, reason) in posts.chain(others) {
@@ -257,19 +308,52 @@ fn a_config_that_is_wrong_is_named() {
     for (config, expected) in [
         ("", "config: missing field `database`"),
         ("{database: e.db, token: x}", "config: missing field `period`"),
-        ("{database: '', period: 1d, token: x}", "config.database: expected the path of a file"),
+        (
+            "{database: '', period: 1d, token: x}",
+            "config.database: expected the path of a file",
+        ),
         ("{database: e.db, period: 30, token: x}", "config.period: "),
-        ("{database: e.db, period: 0s, token: x}", "config.period: expected at least 1ms and at most 100 years"),
-        ("{database: e.db, period: 101y, token: x}", "config.period: expected at least 1ms"),
-        ("{database: e.db, period: 1d}", "config.token_path: missing: name a file"),
-        ("{database: e.db, period: 1d, token: x, token_path: y}", "config.token_path: token is set too"),
-        ("{database: e.db, period: 1d, token: 31337}", "config.token: expected text of printable ASCII"),
-        ("{database: e.db, period: 1d, token: '31337 31337'}", "config.token: expected text of printable ASCII"),
-        ("{database: e.db, period: 1d, token_path: none}", "config.token_path: cannot read "),
+        (
+            "{database: e.db, period: 0s, token: x}",
+            "config.period: expected at least 1ms and at most 100 years",
+        ),
+        (
+            "{database: e.db, period: 101y, token: x}",
+            "config.period: expected at least 1ms",
+        ),
+        (
+            "{database: e.db, period: 1d}",
+            "config.token_path: missing: name a file",
+        ),
+        (
+            "{database: e.db, period: 1d, token: x, token_path: y}",
+            "config.token_path: token is set too",
+        ),
+        (
+            "{database: e.db, period: 1d, token: 31337}",
+            "config.token: expected text of printable ASCII",
+        ),
+        (
+            "{database: e.db, period: 1d, token: '31337 31337'}",
+            "config.token: expected text of printable ASCII",
+        ),
+        (
+            "{database: e.db, period: 1d, token_path: none}",
+            "config.token_path: cannot read ",
+        ),
         ("{database: e.db, period: 1d, token_path: empty}", "config.token_path: "),
-        ("{database: notes.txt, period: 1d, token: x}", "notes.txt is no SQLite database: name another file"),
-        ("{database: none/e.db, period: 1d, token: x}", "config.database: cannot make "),
-        ("{database: e.db, period: 1d, token: x, perod: 1d}", "unknown field `perod`"),
+        (
+            "{database: notes.txt, period: 1d, token: x}",
+            "notes.txt is no SQLite database: name another file",
+        ),
+        (
+            "{database: none/e.db, period: 1d, token: x}",
+            "config.database: cannot make ",
+        ),
+        (
+            "{database: e.db, period: 1d, token: x, perod: 1d}",
+            "unknown field `perod`",
+        ),
     ] {
         let test = ModuleTest::new::<AccountExpiry>(config).directory(&directory);
         let refusal = test.refusal();
@@ -283,7 +367,8 @@ fn the_token_may_be_in_a_file_and_is_not_shown() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("token"), "s3cret\n").unwrap();
     let test = ModuleTest::new::<AccountExpiry>("{database: e.db, period: 1d, token_path: token}");
-    test.directory(&directory).run(async |module| assert_eq!(get(module).await, None));
+    test.directory(&directory)
+        .run(async |module| assert_eq!(get(module).await, None));
     let config = AccountExpiry::parse_config(json!({"database": "e.db", "period": "1d", "token": "s3cret"})).unwrap();
     assert!(!format!("{config:?}").contains("s3cret"));
 }

@@ -126,9 +126,15 @@ const SIGNATURES: &[(&str, Matcher)] = &[
 
 /// Types whose files are files of another type too, which says less.
 const SPECIAL_OF: &[(&str, &str)] = &[
-    ("application/vnd.openxmlformats-officedocument.wordprocessingml.document", ZIP),
+    (
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        ZIP,
+    ),
     ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", ZIP),
-    ("application/vnd.openxmlformats-officedocument.presentationml.presentation", ZIP),
+    (
+        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+        ZIP,
+    ),
     ("application/vnd.oasis.opendocument.text", ZIP),
     ("application/vnd.oasis.opendocument.spreadsheet", ZIP),
     ("application/vnd.oasis.opendocument.presentation", ZIP),
@@ -174,7 +180,11 @@ pub(super) fn types_of(head: &[u8]) -> Vec<&'static str> {
     let mut types: Vec<_> = matched.map(|(name, _)| *name).collect();
     types.dedup();
     let special = types.clone();
-    types.retain(|general| !SPECIAL_OF.iter().any(|pair| pair.1 == *general && special.contains(&pair.0)));
+    types.retain(|general| {
+        !SPECIAL_OF
+            .iter()
+            .any(|pair| pair.1 == *general && special.contains(&pair.0))
+    });
     types
 }
 
@@ -242,7 +252,10 @@ impl Root {
                 |rest| find(rest, b"?>")
             } else if rest.starts_with(b"<!--") {
                 |rest| find(rest, b"-->")
-            } else if rest.get(..9).is_some_and(|begin| begin.eq_ignore_ascii_case(b"<!doctype")) {
+            } else if rest
+                .get(..9)
+                .is_some_and(|begin| begin.eq_ignore_ascii_case(b"<!doctype"))
+            {
                 end_of_doctype
             } else {
                 break;
@@ -259,7 +272,9 @@ impl Root {
         let Some(name) = rest.strip_prefix(b"<") else {
             return Self::Other;
         };
-        let end = name.iter().position(|byte| byte.is_ascii_whitespace() || matches!(byte, b'>' | b'/'));
+        let end = name
+            .iter()
+            .position(|byte| byte.is_ascii_whitespace() || matches!(byte, b'>' | b'/'));
         let name = &name[..end.unwrap_or(name.len())];
         // A namespace may have any prefix.
         match name.rsplit(|byte| *byte == b':').next() {
@@ -333,9 +348,17 @@ mod tests {
             (b" <HTML >", "text/html"),
             (b"<?xml version='1.0'?><feed/>", "text/xml"),
             (b"<svg xmlns='http://www.w3.org/2000/svg'>", "image/svg+xml"),
-            (b"\xef\xbb\xbf<?xml version='1.0'?>\n<!--x--><!DOCTYPE svg [<!ENTITY a '>'>]>\n<s:svg/>", "image/svg+xml"),
+            (
+                b"\xef\xbb\xbf<?xml version='1.0'?>\n<!--x--><!DOCTYPE svg [<!ENTITY a '>'>]>\n<s:svg/>",
+                "image/svg+xml",
+            ),
         ] {
-            assert_eq!(types_of(head), [expected], "{:?}", String::from_utf8_lossy(&head[..head.len().min(60)]));
+            assert_eq!(
+                types_of(head),
+                [expected],
+                "{:?}",
+                String::from_utf8_lossy(&head[..head.len().min(60)])
+            );
         }
     }
 
@@ -395,10 +418,16 @@ mod tests {
     #[test]
     fn other_names_lead_to_names_here() {
         for (other, here) in OTHER_NAMES {
-            assert!(!names().any(|name| name == *other) && names().any(|name| name == *here), "{other}");
+            assert!(
+                !names().any(|name| name == *other) && names().any(|name| name == *here),
+                "{other}"
+            );
         }
         for (special, general) in SPECIAL_OF {
-            assert!(names().any(|name| name == *special) && names().any(|name| name == *general), "{special}");
+            assert!(
+                names().any(|name| name == *special) && names().any(|name| name == *general),
+                "{special}"
+            );
         }
     }
 
@@ -414,9 +443,25 @@ mod tests {
     /// Bytes that begin like a file of some kind.
     fn heads() -> impl Strategy<Value = Vec<u8>> {
         let begins: Vec<&[u8]> = vec![
-            b"", b"MZ", b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"\0\0\0\x18ftyp", b"RIFF", b"<?xml", b"<!--",
-            b"<!DOCTYPE", b"\x1aE\xdf\xa3", b"!<arch>\n", b"%PDF", b"GIF8", b"\xff\xd8\xff", b"OggS", b"II*\0", b"FORM",
-            b"\xca\xfe\xba\xbe", b"PK\x03\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\0\0\0\0[Content_Types].xml",
+            b"",
+            b"MZ",
+            b"PK\x03\x04",
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+            b"\0\0\0\x18ftyp",
+            b"RIFF",
+            b"<?xml",
+            b"<!--",
+            b"<!DOCTYPE",
+            b"\x1aE\xdf\xa3",
+            b"!<arch>\n",
+            b"%PDF",
+            b"GIF8",
+            b"\xff\xd8\xff",
+            b"OggS",
+            b"II*\0",
+            b"FORM",
+            b"\xca\xfe\xba\xbe",
+            b"PK\x03\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\0\0\0\0[Content_Types].xml",
         ];
         let rest = prop::collection::vec(any::<u8>(), 0..400);
         (prop::sample::select(begins), rest).prop_map(|(begin, rest)| [begin, &rest].concat())

@@ -1,7 +1,9 @@
 use std::fs;
 use std::sync::{Arc, Mutex};
 
-use ganglion_api::{ArgSource, Callback as _, FromJson as _, JsonPath, LocalFuture, MEDIA_CHUNK, MediaChunk, StatePage};
+use ganglion_api::{
+    ArgSource, Callback as _, FromJson as _, JsonPath, LocalFuture, MEDIA_CHUNK, MediaChunk, StatePage,
+};
 use proptest::prelude::*;
 use serde_json::json;
 use tempfile::TempDir;
@@ -68,7 +70,10 @@ impl ArgSource for Script {
             let length = self.lengths[turn % self.lengths.len()].clamp(1, MEDIA_CHUNK);
             let end = self.contents.len().min(begin + length);
             let is_end = end == self.contents.len() && (self.says_end || begin == end);
-            Ok(MediaChunk::new(Bytes::copy_from_slice(&self.contents[begin..end]), is_end))
+            Ok(MediaChunk::new(
+                Bytes::copy_from_slice(&self.contents[begin..end]),
+                is_end,
+            ))
         })
     }
 }
@@ -133,29 +138,40 @@ fn by_default_programs_are_refused_and_everything_else_passes() {
         ] {
             assert_eq!(check_whole(module, file).await, expected, "{file:?}");
         }
-        assert_eq!(module.ask_json("is_user_allowed_to_upload_media_of_size", json!({"user_id": "@a:b", "size": 1})).await["steps"], json!([]));
+        assert_eq!(
+            module
+                .ask_json(
+                    "is_user_allowed_to_upload_media_of_size",
+                    json!({"user_id": "@a:b", "size": 1})
+                )
+                .await["steps"],
+            json!([])
+        );
     });
 }
 
 #[test]
 fn only_types_that_are_allowed_pass_and_of_these_none_that_is_denied() {
-    run("{allow_types: ['image/*', 'video/mp4'], deny_types: ['image/svg*'], unknown_type: deny}", async |module| {
-        for (file, expected) in [
-            (PNG, "pass"),
-            (b"\0\0\0\x18ftypisom\0\0\0\0", "pass"),
-            (b"<svg>", "M_FORBIDDEN"),
-            (b"%PDF-1.7", "M_FORBIDDEN"),
-            (b"hello", "M_FORBIDDEN"),
-            (b"", "M_FORBIDDEN"),
-        ] {
-            assert_eq!(check_whole(module, file).await, expected, "{file:?}");
-        }
-        // A picture that is an electronic book as well.
-        let mut book = PNG.to_vec();
-        book.resize(60, 0);
-        book.extend(b"BOOKMOBI");
-        assert_eq!(check_whole(module, &book).await, "M_FORBIDDEN");
-    });
+    run(
+        "{allow_types: ['image/*', 'video/mp4'], deny_types: ['image/svg*'], unknown_type: deny}",
+        async |module| {
+            for (file, expected) in [
+                (PNG, "pass"),
+                (b"\0\0\0\x18ftypisom\0\0\0\0", "pass"),
+                (b"<svg>", "M_FORBIDDEN"),
+                (b"%PDF-1.7", "M_FORBIDDEN"),
+                (b"hello", "M_FORBIDDEN"),
+                (b"", "M_FORBIDDEN"),
+            ] {
+                assert_eq!(check_whole(module, file).await, expected, "{file:?}");
+            }
+            // A picture that is an electronic book as well.
+            let mut book = PNG.to_vec();
+            book.resize(60, 0);
+            book.extend(b"BOOKMOBI");
+            assert_eq!(check_whole(module, &book).await, "M_FORBIDDEN");
+        },
+    );
 }
 
 #[test]
@@ -186,15 +202,26 @@ fn a_file_is_refused_by_its_digest() {
 #[test]
 fn a_list_of_digests_may_be_a_file() {
     let directory = TempDir::new().unwrap();
-    fs::write(directory.path().join("bad.txt"), format!("# files\n{}\n", sha256(b"bad"))).unwrap();
+    fs::write(
+        directory.path().join("bad.txt"),
+        format!("# files\n{}\n", sha256(b"bad")),
+    )
+    .unwrap();
     let test = || ModuleTest::new::<MediaGuard>("sha256: {file: bad.txt}").directory(&directory);
     test().run(async |module| {
         assert_eq!(check_whole(module, b"bad").await, "M_FORBIDDEN");
         assert_eq!(check_whole(module, b"good").await, "pass");
     });
-    fs::write(directory.path().join("bad.txt"), format!("{}\n{}\n", sha256(b"bad"), "a".repeat(63))).unwrap();
+    fs::write(
+        directory.path().join("bad.txt"),
+        format!("{}\n{}\n", sha256(b"bad"), "a".repeat(63)),
+    )
+    .unwrap();
     let refusal = test().refusal();
-    assert!(refusal.contains("bad.txt:2: expected a SHA-256 digest: 64 hexadecimal digits"), "{refusal}");
+    assert!(
+        refusal.contains("bad.txt:2: expected a SHA-256 digest: 64 hexadecimal digits"),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -236,16 +263,22 @@ fn users_may_have_limits_of_their_own() {
             assert_eq!(upload(module, user, largest + 1).await, "M_TOO_LARGE", "{user}");
             assert_eq!(upload(module, user, 0).await, "pass", "{user}");
         }
-        assert_eq!(upload(module, "@bob:example.com", -1).await, "the size is less than nothing");
+        assert_eq!(
+            upload(module, "@bob:example.com", -1).await,
+            "the size is less than nothing"
+        );
         // Whose file it is nobody says: it may be the admin's.
         assert_eq!(check_whole(module, &[b'.'; 20]).await, "pass");
         assert_eq!(check_whole(module, &[b'.'; 21]).await, "M_TOO_LARGE");
     });
-    run("{max_size: 10, users: [{users: ['@admin:*'], max_size: null}]}", async |module| {
-        assert_eq!(upload(module, "@admin:x", i64::from(u32::MAX)).await, "pass");
-        assert_eq!(upload(module, "@bob:x", 11).await, "M_TOO_LARGE");
-        assert_eq!(check_whole(module, &[b'.'; 1000]).await, "pass");
-    });
+    run(
+        "{max_size: 10, users: [{users: ['@admin:*'], max_size: null}]}",
+        async |module| {
+            assert_eq!(upload(module, "@admin:x", i64::from(u32::MAX)).await, "pass");
+            assert_eq!(upload(module, "@bob:x", 11).await, "M_TOO_LARGE");
+            assert_eq!(check_whole(module, &[b'.'; 1000]).await, "pass");
+        },
+    );
 }
 
 #[test]
@@ -265,7 +298,11 @@ fn a_file_that_cannot_be_had_is_a_failure_and_never_a_pass() {
         for fails_from in [0, 16_384, 32_768] {
             let mut script = Script::of(vec![b'.'; 40_000]);
             script.fails_from = fails_from;
-            assert_eq!(check(module, &Arc::new(script)).await, "the handle is not known", "{fails_from}");
+            assert_eq!(
+                check(module, &Arc::new(script)).await,
+                "the handle is not known",
+                "{fails_from}"
+            );
         }
     });
     run("deny_types: ['image/gif']", async |module| {
@@ -293,7 +330,10 @@ fn a_file_that_cannot_be_had_is_a_failure_and_never_a_pass() {
         let mut args = CheckMediaFileForSpam::from_json(args, &JsonPath::Root).unwrap();
         let source: Arc<dyn ArgSource> = Arc::new(Endless);
         args.connect(Some(&source)).unwrap();
-        assert_eq!(said(&json!(module.ask(args).await.into_json())), "the file does not come to an end");
+        assert_eq!(
+            said(&json!(module.ask(args).await.into_json())),
+            "the file does not come to an end"
+        );
     });
 }
 
@@ -301,21 +341,39 @@ fn a_file_that_cannot_be_had_is_a_failure_and_never_a_pass() {
 fn a_config_that_is_wrong_is_named() {
     for (config, expected) in [
         ("allow_types: ['']", "config.allow_types[0]: an empty pattern"),
-        ("deny_types: ['image/*', imgae/png]", "config.deny_types[1]: no signature has this type, did you mean image/png?"),
-        ("deny_types: [text/plain]", "config.deny_types[0]: no signature has this type"),
+        (
+            "deny_types: ['image/*', imgae/png]",
+            "config.deny_types[1]: no signature has this type, did you mean image/png?",
+        ),
+        (
+            "deny_types: [text/plain]",
+            "config.deny_types[0]: no signature has this type",
+        ),
         (
             "deny_types: [application/x-msdownload]",
             "no signature has this type: write application/vnd.microsoft.portable-executable",
         ),
-        ("unknown_type: maybe", "config.unknown_type: unknown variant `maybe`, expected `pass` or `deny`"),
+        (
+            "unknown_type: maybe",
+            "config.unknown_type: unknown variant `maybe`, expected `pass` or `deny`",
+        ),
         ("max_size: 0", "config.max_size: expected 1 byte to 1PiB"),
         ("max_size: large", "config.max_size: write a size such as 64KiB or 1MiB"),
         ("max_size: 2PiB", "config.max_size: expected 1 byte to 1PiB"),
         ("users: [{max_size: 1}]", "config.users[0]: missing field `users`"),
-        ("users: [{users: []}]", "config.users[0].users: expected at least one pattern"),
-        ("users: [{users: ['@a:b', '']}]", "config.users[0].users[1]: an empty pattern"),
+        (
+            "users: [{users: []}]",
+            "config.users[0].users: expected at least one pattern",
+        ),
+        (
+            "users: [{users: ['@a:b', '']}]",
+            "config.users[0].users[1]: an empty pattern",
+        ),
         ("users: [{users: ['@a:b'], size: 1}]", "unknown field `size`"),
-        ("sha256: [abc]", "config.sha256[0]: expected a SHA-256 digest: 64 hexadecimal digits"),
+        (
+            "sha256: [abc]",
+            "config.sha256[0]: expected a SHA-256 digest: 64 hexadecimal digits",
+        ),
         ("sha256: {file: none.txt}", "none.txt: cannot read it"),
         ("max_sise: 1", "unknown field `max_sise`"),
     ] {
@@ -328,7 +386,15 @@ fn a_config_that_is_wrong_is_named() {
 fn a_digest_has_sixty_four_digits() {
     assert_eq!(digest(&"0f".repeat(32)), Some([0x0f; 32]));
     assert_eq!(digest(&"0F".repeat(32)), Some([0x0f; 32]));
-    for bad in ["", "0f", &"0".repeat(63), &"0".repeat(65), &"0g".repeat(32), &"é".repeat(32), &"é".repeat(64)] {
+    for bad in [
+        "",
+        "0f",
+        &"0".repeat(63),
+        &"0".repeat(65),
+        &"0g".repeat(32),
+        &"é".repeat(32),
+        &"é".repeat(64),
+    ] {
         assert_eq!(digest(bad), None, "{bad}");
     }
 }

@@ -75,7 +75,10 @@ async fn set(store: &ExpiryStore, name: &str, end: i64) -> Result<Option<i64>, S
 async fn an_end_that_was_answered_is_in_the_file_though_nothing_was_closed() {
     let place = Place::new();
     let store = place.open();
-    assert_eq!(store.change(user("bob"), Change::Register(5), || {}).await.unwrap(), Some(5));
+    assert_eq!(
+        store.change(user("bob"), Change::Register(5), || {}).await.unwrap(),
+        Some(5)
+    );
     // What a process leaves that is killed now.
     assert_eq!(place.names(), ["expiry.db"]);
     let copy = Place::new();
@@ -91,9 +94,8 @@ fn the_file_is_for_its_owner_only_and_is_written_through_to_the_disk() {
     let mode = fs::metadata(&place.file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let connection = store.0.connection.try_lock().unwrap();
-    let pragma = |name: &str| -> rusqlite::types::Value {
-        connection.pragma_query_value(None, name, |row| row.get(0)).unwrap()
-    };
+    let pragma =
+        |name: &str| -> rusqlite::types::Value { connection.pragma_query_value(None, name, |row| row.get(0)).unwrap() };
     assert_eq!(pragma("journal_mode"), "delete".to_owned().into());
     assert_eq!(pragma("synchronous"), 3.into());
 }
@@ -111,16 +113,26 @@ fn what_is_no_database_of_this_module_is_refused_and_left_alone() {
     let place = Place::new();
     let ours = place.filled(0);
     for bytes in [&b"hello"[..], &[0; 4096], &ours[..99], &b"SQLite format 3\0"[..]] {
-        assert!(place.refusal(bytes).ends_with(" is no SQLite database: name another file, or move this one away"));
+        assert!(
+            place
+                .refusal(bytes)
+                .ends_with(" is no SQLite database: name another file, or move this one away")
+        );
     }
     let mut foreign = ours.clone();
     foreign[68..72].copy_from_slice(&[0; 4]);
     let foreign = place.refusal(&foreign);
-    assert!(foreign.ends_with(" is the database of another application: name another file"), "{foreign}");
+    assert!(
+        foreign.ends_with(" is the database of another application: name another file"),
+        "{foreign}"
+    );
     let mut newer = ours;
     newer[63] = 2;
     let newer = place.refusal(&newer);
-    assert!(newer.ends_with(" was written by a newer Ganglion (schema 2, this one knows 1): run that one"), "{newer}");
+    assert!(
+        newer.ends_with(" was written by a newer Ganglion (schema 2, this one knows 1): run that one"),
+        "{newer}"
+    );
 }
 
 #[test]
@@ -139,7 +151,10 @@ fn a_damaged_database_is_refused_and_left_alone() {
         ("cut within a page", &good[..4096 + 100]),
     ] {
         let reason = place.refusal(bytes);
-        assert!(reason.contains(" is damaged (") && reason.contains("put a backup in its place"), "{what}: {reason}");
+        assert!(
+            reason.contains(" is damaged (") && reason.contains("put a backup in its place"),
+            "{what}: {reason}"
+        );
     }
     let other = {
         let place = Place::new();
@@ -157,7 +172,10 @@ fn a_file_that_cannot_be_there_says_what_to_do() {
     let place = Place::new();
     let refusal = |file: PathBuf| ExpiryStore::open(file).err().unwrap().to_string();
     let nowhere = refusal(place.directory.path().join("none/expiry.db"));
-    assert!(nowhere.starts_with("cannot make ") && nowhere.contains("the directory has to be there"), "{nowhere}");
+    assert!(
+        nowhere.starts_with("cannot make ") && nowhere.contains("the directory has to be there"),
+        "{nowhere}"
+    );
     let directory = refusal(place.directory.path().to_owned());
     assert!(directory.ends_with(": not a regular file"), "{directory}");
 }
@@ -177,7 +195,10 @@ async fn damage_that_is_found_later_ends_all_writing_and_no_reading() {
     let error = store.end(user("bob")).await.unwrap_err();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     let error = set(&store, "bob", 8).await.unwrap_err().to_string();
-    assert!(error.contains("was found damaged and is not written to: put a backup in its place"), "{error}");
+    assert!(
+        error.contains("was found damaged and is not written to: put a backup in its place"),
+        "{error}"
+    );
     assert_eq!(fs::read(&place.file).unwrap(), bad);
     // What can be read still is, here all of it.
     let mut whole = good.clone();
@@ -209,7 +230,10 @@ async fn on_a_full_disk_a_change_fails_and_nothing_is_lost() {
     assert!(error.to_string().ends_with(": the disk is full"), "{error}");
     assert!(done > 0);
     for number in 0..done {
-        assert_eq!(store.end(user(&format!("{number}{}", "x".repeat(200)))).await.unwrap(), Some(1));
+        assert_eq!(
+            store.end(user(&format!("{number}{}", "x".repeat(200)))).await.unwrap(),
+            Some(1)
+        );
     }
     limit(1000);
     assert_eq!(set(&store, "bob", 1).await.unwrap(), Some(1));
@@ -252,7 +276,9 @@ async fn a_change_whose_caller_has_gone_is_done_whole() {
     let mut change = Box::pin(store.change(user("bob"), Change::Set(9), move || done.send(()).unwrap()));
     assert!(change.as_mut().now_or_never().is_none());
     drop(change);
-    tokio::task::spawn_blocking(move || is_done.recv().unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(move || is_done.recv().unwrap())
+        .await
+        .unwrap();
     assert_eq!(store.end(user("bob")).await.unwrap(), Some(9));
 }
 
