@@ -297,7 +297,12 @@ fn open(file: &Path) -> Result<Connection, OpenError> {
         }
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(file, flags).map_err(explain)?;
+    // Some relative names, such as `:memory:`, mean something else than a file to SQLite.
+    let path = fs::canonicalize(file).map_err(|source| OpenError::Read {
+        file: file.to_owned(),
+        source,
+    })?;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
     connection.busy_timeout(PATIENCE).map_err(explain)?;
     if connection.is_readonly("main").map_err(explain)? {
         return Err(OpenError::ReadOnly(file.to_owned()));

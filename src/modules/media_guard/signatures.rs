@@ -119,7 +119,7 @@ const SIGNATURES: &[(&str, Matcher)] = &[
     ("application/vnd.sqlite3", archive::is_sqlite),
     ("application/x-nintendo-nes-rom", archive::is_nes),
     ("application/dicom", archive::is_dcm),
-    ("text/html", text::is_html),
+    ("text/html", is_html),
     ("text/xml", is_xml),
     ("text/x-shellscript", text::is_shellscript),
 ];
@@ -223,8 +223,11 @@ fn is_iso_media(head: &[u8]) -> bool {
     head.get(4..8) == Some(b"ftyp")
 }
 
-/// XML, with or without a declaration: comments or a document type at the begin are enough if no other element than of SVG
-/// follows.
+fn is_html(head: &[u8]) -> bool {
+    text::is_html(without_mark(head))
+}
+
+/// With a declaration, or with a root that is SVG, or with so much before its root that it is out of sight.
 fn is_xml(head: &[u8]) -> bool {
     text::is_xml(head) || matches!(Root::of(head), Root::Svg | Root::OutOfSight)
 }
@@ -245,10 +248,10 @@ enum Root {
 
 impl Root {
     fn of(head: &[u8]) -> Self {
-        let mut rest = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+        let mut rest = without_mark(head).trim_ascii_start();
         let mut is_prologue = false;
         loop {
-            let end: fn(&[u8]) -> Option<usize> = if rest.starts_with(b"<?") {
+            let end: fn(&[u8]) -> Option<usize> = if rest.starts_with(b"<?xml") {
                 |rest| find(rest, b"?>")
             } else if rest.starts_with(b"<!--") {
                 |rest| find(rest, b"-->")
@@ -282,6 +285,11 @@ impl Root {
             _ => Self::Other,
         }
     }
+}
+
+/// Text without the byte order mark that some editors put before it.
+fn without_mark(head: &[u8]) -> &[u8] {
+    head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head)
 }
 
 /// Where the bytes after these ones are.
@@ -346,6 +354,7 @@ mod tests {
             (b"\0\0\0\x18ftypavif\0\0\0\0avifmif1", "image/avif"),
             (b"#!/bin/sh\n", "text/x-shellscript"),
             (b" <HTML >", "text/html"),
+            (b"\xef\xbb\xbf<script>", "text/html"),
             (b"<?xml version='1.0'?><feed/>", "text/xml"),
             (b"<svg xmlns='http://www.w3.org/2000/svg'>", "image/svg+xml"),
             (
@@ -400,6 +409,7 @@ mod tests {
             b"{\"a\": 1}",
             b"<",
             b"<svgs>",
+            b"<?php echo '<svg>';",
             b"<x:y><svg>",
         ] {
             assert_eq!(types_of(head), [""; 0], "{:?}", String::from_utf8_lossy(head));

@@ -26,6 +26,10 @@ struct Script {
     says_end: bool,
     /// What is asked for from here on cannot be had.
     fails_from: u64,
+    /// And nobody says so.
+    hangs: bool,
+    /// How much of it is there when it is first asked for, and when it is asked again.
+    grows_from: usize,
     asked: Mutex<Vec<u64>>,
 }
 
@@ -36,6 +40,8 @@ impl Script {
             lengths: vec![MEDIA_CHUNK],
             says_end: true,
             fails_from: u64::MAX,
+            hangs: false,
+            grows_from: usize::MAX,
             asked: Mutex::default(),
         }
     }
@@ -64,16 +70,20 @@ impl ArgSource for Script {
             };
             tokio::task::yield_now().await;
             if offset >= self.fails_from {
+                if self.hangs {
+                    std::future::pending::<()>().await;
+                }
                 return Err(ModuleError::message("the handle is not known"));
             }
-            let begin = usize::try_from(offset).unwrap().min(self.contents.len());
+            let contents = match self.contents.get(..self.grows_from) {
+                Some(grown_later) if turn < 2 => grown_later,
+                _ => &self.contents[..],
+            };
+            let begin = usize::try_from(offset).unwrap().min(contents.len());
             let length = self.lengths[turn % self.lengths.len()].clamp(1, MEDIA_CHUNK);
-            let end = self.contents.len().min(begin + length);
-            let is_end = end == self.contents.len() && (self.says_end || begin == end);
-            Ok(MediaChunk::new(
-                Bytes::copy_from_slice(&self.contents[begin..end]),
-                is_end,
-            ))
+            let end = contents.len().min(begin + length);
+            let is_end = end == contents.len() && (self.says_end || begin == end);
+            Ok(MediaChunk::new(Bytes::copy_from_slice(&contents[begin..end]), is_end))
         })
     }
 }
@@ -82,13 +92,18 @@ fn info() -> Value {
     json!({"file_id": "abc", "server_name": null, "url_cache": false, "thumbnail": null})
 }
 
-/// What is decided about a file that its caller has: `pass`, an error code, or why nothing is.
-async fn check(module: &RunningModule, script: &Arc<Script>) -> String {
+/// What is decided about a file that its caller has.
+async fn ask(module: &RunningModule, script: &Arc<Script>) -> Value {
     let args = json!({"file_base64": {"handle": "m1"}, "file_info": info()});
     let mut args = CheckMediaFileForSpam::from_json(args, &JsonPath::Root).unwrap();
     let source: Arc<dyn ArgSource> = script.clone();
     args.connect(Some(&source)).unwrap();
-    said(&json!(module.ask(args).await.into_json()))
+    json!(module.ask(args).await.into_json())
+}
+
+/// The same in a word: `pass`, an error code, or why nothing was decided.
+async fn check(module: &RunningModule, script: &Arc<Script>) -> String {
+    said(&ask(module, script).await)
 }
 
 /// The same for a file that comes whole.
@@ -334,6 +349,36 @@ fn a_file_that_cannot_be_had_is_a_failure_and_never_a_pass() {
             said(&json!(module.ask(args).await.into_json())),
             "the file does not come to an end"
         );
+    });
+}
+
+#[test]
+fn a_caller_who_says_nothing_ends_the_call_with_its_budget() {
+    run("max_size: 1MiB", async |module| {
+        for hangs_from in [0, 16_384] {
+            let script = Script {
+                fails_from: hangs_from,
+                hangs: true,
+                ..Script::of(vec![b'.'; 40_000])
+            };
+            let decision = ask(module, &Arc::new(script)).await;
+            assert_eq!(decision["steps"][0]["result"], "deadline_exceeded");
+            assert_eq!(decision["outcome"]["status"], 500);
+        }
+    });
+}
+
+#[test]
+fn a_file_that_grows_while_it_is_read_is_as_long_as_what_was_read() {
+    let config = format!("{{max_size: 50KB, sha256: ['{}']}}", "0".repeat(64));
+    run(&config, async |module| {
+        for (length, expected) in [(50_000, "pass"), (50_001, "M_TOO_LARGE")] {
+            let script = Script {
+                grows_from: 20_000,
+                ..Script::of(vec![b'.'; length])
+            };
+            assert_eq!(check(module, &Arc::new(script)).await, expected, "{length}");
+        }
     });
 }
 
