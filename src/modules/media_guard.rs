@@ -292,7 +292,7 @@ impl MediaGuard {
         }
         if let Some(limit) = limit
             && chunks.may_go_on
-            && file.chunk(limit.get()).await?.contents.first().is_some()
+            && !file.chunk(limit.get()).await?.contents.is_empty()
         {
             // It goes on behind the limit; what is before that need not be read.
             return Ok(Err(Refusal::Size));

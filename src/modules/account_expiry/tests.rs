@@ -190,83 +190,84 @@ fn the_admin_resource_is_for_those_with_the_token() {
     });
 }
 
+/// Bodies of a POST that are refused: with this code, for a reason that says this.
+const BAD_BODIES: [(&str, &str, &str); 16] = [
+    ("", "M_NOT_JSON", "the body is not JSON"),
+    ("[]", "M_INVALID_PARAM", "expected an object"),
+    ("{}", "M_MISSING_PARAM", "user_id"),
+    (
+        r#"{"user_id": "@bob:example.com"}"#,
+        "M_MISSING_PARAM",
+        "either expires_at or extend_by",
+    ),
+    (
+        r#"{"user_id": "@bob:example.com", "expires_at": 1, "extend_by": "1d"}"#,
+        "M_MISSING_PARAM",
+        "either expires_at or extend_by",
+    ),
+    (
+        r#"{"user_id": "@bob:example.com", "expires_at": "1"}"#,
+        "M_INVALID_PARAM",
+        "expires_at",
+    ),
+    (
+        r#"{"user_id": "@bob:example.com", "expires_at": 1.5}"#,
+        "M_INVALID_PARAM",
+        "expires_at",
+    ),
+    (
+        r#"{"user_id": "@bob:example.com", "expires_at": -1}"#,
+        "M_INVALID_PARAM",
+        "at least 0",
+    ),
+    (
+        r#"{"user_id": "@bob:example.com", "expires_at": 9007199254740992}"#,
+        "M_INVALID_PARAM",
+        "expires_at",
+    ),
+    (
+        r#"{"user_id": "@bob:example.com", "extend_by": 1}"#,
+        "M_INVALID_PARAM",
+        "extend_by",
+    ),
+    (
+        r#"{"user_id": "@bob:example.com", "extend_by": "0s"}"#,
+        "M_INVALID_PARAM",
+        "extend_by",
+    ),
+    (
+        r#"{"user_id": "@bob:example.com", "extend_by": "parsec"}"#,
+        "M_INVALID_PARAM",
+        "extend_by",
+    ),
+    (
+        r#"{"user_id": "@bob:example.com", "extend_by": "300000years"}"#,
+        "M_INVALID_PARAM",
+        "later than can be written",
+    ),
+    (
+        r#"{"user_id": "@bob:example.com", "extend_by": "1d", "dry_run": true}"#,
+        "M_INVALID_PARAM",
+        "no other key",
+    ),
+    (
+        r#"{"user_id": "parsec", "expires_at": 1}"#,
+        "M_INVALID_PARAM",
+        "user_id",
+    ),
+    (
+        r#"{"user_id": "@bob:parsec.org", "expires_at": 1}"#,
+        "M_INVALID_PARAM",
+        "of this homeserver",
+    ),
+];
+
 #[test]
 fn a_bad_request_is_refused_with_its_reason_and_changes_nothing() {
     run(async |module| {
         post(module, "expires_at", 5).await;
-        let bodies = [
-            ("", "M_NOT_JSON", "the body is not JSON"),
-            ("[]", "M_INVALID_PARAM", "expected an object"),
-            ("{}", "M_MISSING_PARAM", "user_id"),
-            (
-                r#"{"user_id": "@bob:example.com"}"#,
-                "M_MISSING_PARAM",
-                "either expires_at or extend_by",
-            ),
-            (
-                r#"{"user_id": "@bob:example.com", "expires_at": 1, "extend_by": "1d"}"#,
-                "M_MISSING_PARAM",
-                "either expires_at or extend_by",
-            ),
-            (
-                r#"{"user_id": "@bob:example.com", "expires_at": "1"}"#,
-                "M_INVALID_PARAM",
-                "expires_at",
-            ),
-            (
-                r#"{"user_id": "@bob:example.com", "expires_at": 1.5}"#,
-                "M_INVALID_PARAM",
-                "expires_at",
-            ),
-            (
-                r#"{"user_id": "@bob:example.com", "expires_at": -1}"#,
-                "M_INVALID_PARAM",
-                "at least 0",
-            ),
-            (
-                r#"{"user_id": "@bob:example.com", "expires_at": 9007199254740992}"#,
-                "M_INVALID_PARAM",
-                "expires_at",
-            ),
-            (
-                r#"{"user_id": "@bob:example.com", "extend_by": 1}"#,
-                "M_INVALID_PARAM",
-                "extend_by",
-            ),
-            (
-                r#"{"user_id": "@bob:example.com", "extend_by": "0s"}"#,
-                "M_INVALID_PARAM",
-                "extend_by",
-            ),
-            (
-                r#"{"user_id": "@bob:example.com", "extend_by": "parsec"}"#,
-                "M_INVALID_PARAM",
-                "extend_by",
-            ),
-            (
-                r#"{"user_id": "@bob:example.com", "extend_by": "300000years"}"#,
-                "M_INVALID_PARAM",
-                "later than can be written",
-            ),
-            (
-                r#"{"user_id": "@bob:example.com", "extend_by": "1d", "dry_run": true}"#,
-                "M_INVALID_PARAM",
-                "no other key",
-            ),
-            (
-                r#"{"user_id": "parsec", "expires_at": 1}"#,
-                "M_INVALID_PARAM",
-                "user_id",
-            ),
-            (
-                r#"{"user_id": "@bob:parsec.org", "expires_at": 1}"#,
-                "M_INVALID_PARAM",
-                "of this homeserver",
-            ),
-        ];
-        let posts = bodies
-            .map(|(body, errcode, reason)| (request(Method::POST, "", body), 400, errcode, reason))
-            .into_iter();
+        let bodies = BAD_BODIES.map(|(body, errcode, reason)| (request(Method::POST, "", body), 400, errcode, reason));
+        let elsewhere = "?user_id=@bob:parsec.org";
         let others = [
             (request(Method::GET, "", ""), 400, "M_MISSING_PARAM", "user_id"),
             (
@@ -276,7 +277,7 @@ fn a_bad_request_is_refused_with_its_reason_and_changes_nothing() {
                 "user_id",
             ),
             (
-                request(Method::DELETE, "?user_id=@bob:parsec.org", ""),
+                request(Method::DELETE, elsewhere, ""),
                 400,
                 "M_INVALID_PARAM",
                 "homeserver",
@@ -289,7 +290,7 @@ fn a_bad_request_is_refused_with_its_reason_and_changes_nothing() {
             ),
             (request(Method::GET, "/x", ""), 404, "M_UNRECOGNIZED", "nothing"),
         ];
-        for (request, status, errcode, reason) in posts.chain(others) {
+        for (request, status, errcode, reason) in bodies.into_iter().chain(others) {
             let asked = format!("{} {} {:?}", request.method(), request.uri(), request.body());
             let (found, body) = answer(module, request).await;
             assert_eq!((found, &body["errcode"]), (status, &json!(errcode)), "{asked}: {body}");

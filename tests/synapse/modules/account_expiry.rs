@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 
 use super::behind_synapse;
 use crate::client::{Body, Client, Reply};
+use crate::ganglion::Wired;
+use crate::homeserver::Homeserver;
 
 const RESOURCE: &str = "/_synapse/client/account_expiry";
 
 #[test]
 fn an_account_is_refused_after_its_end_and_works_again_when_it_is_extended() {
-    let config = json!({ "database": "expiry.db", "period": "30d", "token": "s3cret" });
-    let modules = json!([{ "module": "ganglion.modules.AccountExpiry", "config": config }]);
     behind_synapse(
-        &modules,
+        &modules(),
         |_| Ok(()),
         |ganglion, synapse| {
             let (before, bob, after) = (now()?, synapse.user("bob")?, now()?);
@@ -44,6 +44,30 @@ fn an_account_is_refused_after_its_end_and_works_again_when_it_is_extended() {
             Ok(())
         },
     );
+}
+
+#[test]
+fn a_registration_that_was_answered_has_its_end_after_a_kill() -> anyhow::Result<()> {
+    let mut ganglion = Wired::absent()?;
+    ganglion.serve(&modules())?;
+    let bridge = json!([{ "module": "ganglion_synapse.Bridge", "config": { "socket": ganglion.socket() } }]);
+    let synapse = Homeserver::start(&bridge)?;
+    synapse.user("bob")?;
+    ganglion.kill()?;
+    ganglion.serve(&modules())?;
+    let shown = ask(
+        &ganglion.http()?,
+        "GET",
+        "?user_id=%40bob%3Aexample.com",
+        &Body::Nothing,
+    )?;
+    assert!(shown.body["expires_at"].is_u64(), "{shown:?}");
+    Ok(())
+}
+
+fn modules() -> Value {
+    let config = json!({ "database": "expiry.db", "period": "30d", "token": "s3cret" });
+    json!([{ "module": "ganglion.modules.AccountExpiry", "config": config }])
 }
 
 fn post(admin: &Client, body: &Value) -> anyhow::Result<()> {
