@@ -87,6 +87,27 @@ async fn an_end_that_was_answered_is_in_the_file_though_nothing_was_closed() {
     assert_eq!(copy.open().end(user("eve")).await.unwrap(), None);
 }
 
+#[tokio::test]
+async fn a_change_that_a_crash_cut_off_is_undone() {
+    let place = Place::new();
+    set(&place.open(), "bob", 1).await.unwrap();
+    let before = fs::read(&place.file).unwrap();
+    let writer = Connection::open(&place.file).unwrap();
+    writer
+        .execute_batch("BEGIN; UPDATE accounts SET expires_at = 2")
+        .unwrap();
+    // Half of a commit: the pages are in the file, and the journal that can take them back is still there.
+    writer.cache_flush().unwrap();
+    assert_eq!(place.names(), ["expiry.db", "expiry.db-journal"]);
+    let crashed = Place::new();
+    for name in place.names() {
+        fs::copy(place.directory.path().join(&name), crashed.directory.path().join(&name)).unwrap();
+    }
+    assert_ne!(fs::read(&crashed.file).unwrap(), before);
+    assert_eq!(crashed.open().end(user("bob")).await.unwrap(), Some(1));
+    assert_eq!(crashed.names(), ["expiry.db"]);
+}
+
 #[test]
 fn the_file_is_for_its_owner_only_and_is_written_through_to_the_disk() {
     let place = Place::new();
