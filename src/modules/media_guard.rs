@@ -57,7 +57,7 @@ pub struct MediaGuardConfig {
 #[serde(deny_unknown_fields)]
 struct UserLimitConfig {
     /// Globs of user ids.
-    users: Vec<String>,
+    users: ListConfig,
     /// The most bytes of a file; absent or null: no limit.
     #[serde(default, deserialize_with = "size")]
     max_size: Option<NonZeroU64>,
@@ -100,7 +100,7 @@ struct Types {
 #[derive(Debug)]
 struct Limits {
     max_size: Option<NonZeroU64>,
-    users: Vec<(GlobSet, Option<NonZeroU64>)>,
+    users: Vec<(List<GlobSet>, Option<NonZeroU64>)>,
 }
 
 type Digests = HashSet<[u8; 32]>;
@@ -138,7 +138,8 @@ impl Types {
                     None => format!("no signature has this type{}", near(pattern, names())),
                 }))
             });
-            set(key, globs.collect::<Result<Vec<_>, _>>()?)
+            let globs: Vec<Glob> = globs.collect::<Result<_, _>>()?;
+            GlobSet::new(globs).map_err(|error| ConfigError::at(key, error.to_string()))
         };
         Ok(Self {
             allow: read("allow_types", &config.allow_types)?,
@@ -159,21 +160,22 @@ impl Types {
     }
 }
 
-fn set(key: &str, globs: Vec<Glob>) -> Result<GlobSet, ConfigError> {
-    GlobSet::new(globs).map_err(|error| ConfigError::at(key, error.to_string()))
-}
-
 impl Limits {
-    fn read(config: &MediaGuardConfig) -> Result<Self, ConfigError> {
-        let users = config.users.iter().enumerate().map(|(index, limit)| {
-            let key = format!("users[{index}].users");
-            if limit.users.is_empty() {
+    /// Checks what can be checked without reading a file.
+    fn check(config: &MediaGuardConfig) -> Result<(), ConfigError> {
+        config.users.iter().enumerate().try_for_each(|(index, limit)| {
+            let key = users_key(index);
+            if limit.users.is_absent() {
                 return Err(ConfigError::at(key, "expected at least one pattern"));
             }
-            let globs = limit.users.iter().enumerate().map(|(index, pattern)| {
-                Glob::parse(pattern).map_err(|error| ConfigError::at(format!("{key}[{index}]"), error.to_string()))
-            });
-            Ok((set(&key, globs.collect::<Result<_, _>>()?)?, limit.max_size))
+            limit.users.check(&key, globs)
+        })
+    }
+
+    fn open(config: &MediaGuardConfig, api: &ModuleApi<MediaGuard>) -> Result<Self, ConfigError> {
+        let users = config.users.iter().enumerate().map(|(index, limit)| {
+            let users = limit.users.open(&users_key(index), api, globs)?;
+            Ok((users, limit.max_size))
         });
         Ok(Self {
             max_size: config.max_size,
@@ -183,7 +185,7 @@ impl Limits {
 
     /// How long a file of this user may be.
     fn of(&self, user: &UserId) -> Option<NonZeroU64> {
-        let own = self.users.iter().find(|(users, _)| users.is_match(user.as_str()));
+        let own = self.users.iter().find(|(users, _)| users.now().is_match(user.as_str()));
         own.map_or(self.max_size, |(_, max_size)| *max_size)
     }
 
@@ -193,6 +195,16 @@ impl Limits {
         let own = self.users.iter().map(|(_, max_size)| *max_size);
         own.fold(self.max_size, |one, other| Some(one?.max(other?)))
     }
+}
+
+fn users_key(index: usize) -> String {
+    format!("users[{index}].users")
+}
+
+fn globs(entries: &[Entry<'_>]) -> Result<GlobSet, BadList> {
+    let glob = |entry: &Entry<'_>| Glob::parse(entry.text).map_err(|error| entry.refuse(error.to_string()));
+    let globs: Vec<Glob> = entries.iter().map(glob).collect::<Result<_, _>>()?;
+    GlobSet::new(globs).map_err(|error| BadList::whole(error.to_string()))
 }
 
 /// Whether a file of this length is too long.
@@ -228,7 +240,7 @@ impl Module for MediaGuard {
     fn parse_config(config: Value) -> Result<MediaGuardConfig, ConfigError> {
         let config: MediaGuardConfig = ganglion_api::read_config(config)?;
         Types::read(&config)?;
-        Limits::read(&config)?;
+        Limits::check(&config)?;
         config.sha256.check("sha256", digests)?;
         Ok(config)
     }
@@ -238,7 +250,7 @@ impl Module for MediaGuard {
             true => None,
             false => Some(config.sha256.open("sha256", api, digests)?),
         };
-        let limits = Limits::read(&config)?;
+        let limits = Limits::open(&config, api)?;
         api.register_spam_checker_callbacks(
             SpamCheckerCallbacks::new().check_media_file_for_spam(Self::check_media_file_for_spam),
         )?;

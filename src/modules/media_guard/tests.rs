@@ -286,14 +286,15 @@ fn users_may_have_limits_of_their_own() {
         assert_eq!(check_whole(module, &[b'.'; 20]).await, "pass");
         assert_eq!(check_whole(module, &[b'.'; 21]).await, "M_TOO_LARGE");
     });
-    run(
-        "{max_size: 10, users: [{users: ['@admin:*'], max_size: null}]}",
-        async |module| {
-            assert_eq!(upload(module, "@admin:x", i64::from(u32::MAX)).await, "pass");
-            assert_eq!(upload(module, "@bob:x", 11).await, "M_TOO_LARGE");
-            assert_eq!(check_whole(module, &[b'.'; 1000]).await, "pass");
-        },
-    );
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("admins.txt"), "# everywhere\n@admin:*\n").unwrap();
+    let config = "{max_size: 10, users: [{users: {file: admins.txt}, max_size: null}]}";
+    let test = ModuleTest::new::<MediaGuard>(config).directory(&directory);
+    test.run(async |module| {
+        assert_eq!(upload(module, "@admin:x", i64::from(u32::MAX)).await, "pass");
+        assert_eq!(upload(module, "@bob:x", 11).await, "M_TOO_LARGE");
+        assert_eq!(check_whole(module, &[b'.'; 1000]).await, "pass");
+    });
 }
 
 #[test]
@@ -412,9 +413,13 @@ fn a_config_that_is_wrong_is_named() {
         ),
         (
             "users: [{users: ['@a:b', '']}]",
-            "config.users[0].users[1]: an empty pattern",
+            "config.users[0].users[1]: an empty entry",
         ),
         ("users: [{users: ['@a:b'], size: 1}]", "unknown field `size`"),
+        (
+            "users: [{users: {file: none.txt}}]",
+            "config.users[0].users.file: none.txt: cannot read it",
+        ),
         (
             "sha256: [abc]",
             "config.sha256[0]: expected a SHA-256 digest: 64 hexadecimal digits",
