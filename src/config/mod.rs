@@ -30,7 +30,7 @@ pub use self::http::HttpConfig;
 pub use self::modules::ModuleConfig;
 use self::section::{Problems, Section};
 pub use self::token::Token;
-pub(crate) use self::value::{near, unknown_callback};
+pub(crate) use self::value::{bytes_of, near, unknown_callback};
 pub use self::wire::WireConfig;
 
 /// What is wrong at one place of the config.

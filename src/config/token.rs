@@ -18,7 +18,7 @@ impl Token {
     }
 
     /// Reads a token from a file.
-    pub(super) fn read(file: &Path) -> Result<Self, String> {
+    pub(crate) fn read(file: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         let token = Self::new(text.trim());
         token.ok_or_else(|| {

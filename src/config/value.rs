@@ -1,6 +1,7 @@
 //! Single values: text, numbers, durations, sizes, addresses.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -73,24 +74,31 @@ pub(super) fn duration(value: &Value) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// A number of bytes such as `1MiB`, at least one.
+/// A number of bytes such as `1MiB`, at least one and at most 1 GiB.
 pub(super) fn size(value: &Value) -> Result<usize, String> {
-    let bytes = match value {
-        Value::String(text) => {
-            let size: ByteSize = text
-                .parse()
-                .map_err(|_| "write a size such as 64KiB or 1MiB".to_owned())?;
-            size.as_u64()
-        }
-        Value::Number(number) => number.as_u64().ok_or("write a size such as 64KiB or 1MiB")?,
-        other => {
-            return Err(format!("write a size such as 64KiB or 1MiB, found {}", kind(other)));
-        }
-    };
+    let bytes = bytes_in(value)?;
     let bytes = usize::try_from(bytes)
         .ok()
         .filter(|bytes| (1..=1 << 30).contains(bytes));
     bytes.ok_or_else(|| "expected 1 byte to 1GiB".to_owned())
+}
+
+/// A number of bytes such as `1MiB`, at least one and at most 1 PiB.
+pub(crate) fn bytes_of(value: &Value) -> Result<NonZeroU64, String> {
+    let bytes = NonZeroU64::new(bytes_in(value)?).filter(|bytes| bytes.get() <= 1 << 50);
+    bytes.ok_or_else(|| "expected 1 byte to 1PiB".to_owned())
+}
+
+fn bytes_in(value: &Value) -> Result<u64, String> {
+    let example = "write a size such as 64KiB or 1MiB";
+    match value {
+        Value::String(text) => text
+            .parse()
+            .map_err(|_| example.to_owned())
+            .map(|size: ByteSize| size.as_u64()),
+        Value::Number(number) => number.as_u64().ok_or_else(|| example.to_owned()),
+        other => Err(format!("{example}, found {}", kind(other))),
+    }
 }
 
 /// An IP address and a port.

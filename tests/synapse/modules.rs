@@ -1,5 +1,7 @@
 //! The modules that ship, asked by a real Synapse through the bridge.
 
+mod account_expiry;
+mod media_guard;
 mod registration_guard;
 mod server_rules;
 
