@@ -8,6 +8,7 @@ mod antispam;
 #[cfg(feature = "bench")]
 mod bench;
 mod call;
+mod caches;
 mod callbacks_endpoint;
 mod cli;
 mod combine;
