@@ -5,6 +5,7 @@ mod functions;
 mod prefill;
 mod prefixes;
 mod rooms;
+mod threads;
 mod weights;
 
 use std::sync::Arc;
