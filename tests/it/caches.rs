@@ -1,12 +1,14 @@
 //! The admin API of cached functions, and the section `cache` of the config.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use ganglion::api::{
     CacheOptions, Cached, Module, ModuleApi, ModuleError, NoConfig, OwnedUserId, SpamCheckerCallbacks,
     UserMayCreateRoom, Verdict,
 };
 use ganglion::registry;
+use ganglion::testing::ModuleTest;
 use serde_json::{Value, json};
 
 use crate::admin::{CREATE, bob, follow, get};
@@ -143,4 +145,41 @@ fn the_section_cache_limits_what_functions_do_not_limit_and_what_they_share() {
         .sum();
     assert_eq!(entries, 2);
     assert!(evictions >= 2, "{evictions}");
+}
+
+/// Knows each user for a minute.
+struct Known(Cached<OwnedUserId, bool>);
+
+impl Module for Known {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        let options = CacheOptions::new()
+            .ttl(Duration::from_secs(60))
+            .idle(Duration::from_secs(40));
+        let known = api.cached("known", options, async |_: &Self, _| Ok(true))?;
+        let create = async |known: &Self, create: &UserMayCreateRoom| {
+            known.0.get(create.user_id.clone()).await?;
+            Ok(Verdict::Pass)
+        };
+        api.register_spam_checker_callbacks(SpamCheckerCallbacks::new().user_may_create_room(create))?;
+        Ok(Self(known))
+    }
+}
+
+#[test]
+fn results_age_by_the_clock_that_a_test_of_a_module_moves() {
+    ModuleTest::new::<Known>("").run(async |module| {
+        let seen = async |seconds| {
+            module.advance(Duration::from_secs(seconds)).await;
+            module.ask_json(CREATE, bob()).await;
+            let seen = &module.caches()[0];
+            (seen.hits, seen.misses, seen.expired)
+        };
+        assert_eq!(seen(0).await, (0, 1, 0));
+        assert_eq!(seen(30).await, (1, 1, 0));
+        assert_eq!(seen(25).await, (2, 1, 0));
+        assert_eq!(seen(10).await, (2, 2, 1), "older than a minute");
+        assert_eq!(seen(41).await, (2, 3, 2), "not asked for since");
+    });
 }

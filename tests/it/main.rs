@@ -7,8 +7,8 @@ mod admin;
 mod antispam;
 #[cfg(feature = "bench")]
 mod bench;
-mod call;
 mod caches;
+mod call;
 mod callbacks_endpoint;
 mod cli;
 mod combine;
