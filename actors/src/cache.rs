@@ -3,6 +3,7 @@
 //! A computation is a flight: an invalidation takes the flight away, and a computation stores its result only while its
 //! flight is there. Results stand in queues with limits of their own, and share the room of their module and of all.
 
+mod flight;
 mod function_cache;
 mod kept;
 mod prefixes;

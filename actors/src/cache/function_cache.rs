@@ -8,10 +8,10 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use futures_util::future::{Either, select};
 use ganglion_api::{CacheKey, CacheStore, CachedValue, Computed, Fill, InvalidationCount, ModuleError};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::InvalidationPublisher;
+use super::flight::{Filled, Flight, Underway, lost};
 use super::kept::Kept;
 use super::prefixes::{Generation, Prefixes};
 use super::results::{Limits, Removed, Results};
@@ -24,8 +24,6 @@ use crate::nesting::Lineage;
 use crate::probe::Operation;
 use crate::thread::ModuleThread;
 
-type Filled = Result<CachedValue, ModuleError>;
-
 /// What a function's cache is opened with.
 pub(super) struct Opening {
     pub(super) name: Arc<str>,
@@ -37,34 +35,6 @@ pub(super) struct Opening {
     /// What it shares with other functions.
     pub(super) rooms: Vec<Arc<Room>>,
     pub(super) publisher: Arc<dyn InvalidationPublisher>,
-}
-
-/// A computation that is under way, with those who wait for it.
-struct Flight {
-    landed: watch::Sender<Option<Filled>>,
-    /// Where it is computed.
-    thread: Arc<ModuleThread>,
-}
-
-/// A computation on its way: if it is dropped with its thread, those who wait are told.
-struct Underway {
-    cache: Arc<FunctionCache>,
-    key: CacheKey,
-    flight: Arc<Flight>,
-}
-
-impl Underway {
-    fn land(self, computed: Result<Computed, ModuleError>) {
-        self.cache.land(self.key.clone(), &self.flight, computed);
-    }
-}
-
-impl Drop for Underway {
-    fn drop(&mut self) {
-        if self.flight.landed.borrow().is_none() {
-            self.cache.land(self.key.clone(), &self.flight, Err(lost()));
-        }
-    }
 }
 
 /// The results of one cached function.
@@ -259,10 +229,8 @@ impl FunctionCache {
                     return Wait::Found(value);
                 }
                 // The caller's thread, else the module's own.
-                let flight = Arc::new(Flight {
-                    landed: watch::channel(None).0,
-                    thread: ModuleThread::here().unwrap_or_else(|| self.incarnation.home()),
-                });
+                let thread = ModuleThread::here().unwrap_or_else(|| self.incarnation.home());
+                let flight = Arc::new(Flight::on(thread));
                 vacant.insert(Arc::clone(&flight));
                 self.take_off(key.clone(), Arc::clone(&flight), fill);
                 flight
@@ -278,15 +246,15 @@ impl FunctionCache {
             return;
         };
         let thread = Arc::clone(&flight.thread);
-        let underway = Underway { cache, key, flight };
+        let underway = Underway::new(cache, key, flight);
         // What is asked for it is asked below the call that needs it first, though others may wait for it too.
         let below = Lineage::here().map(Lineage::without_deadline);
         // A thread that has ended drops it, and so tells those who wait.
         thread.arbiter().spawn_fn(move || {
             actix::spawn(async move {
                 let filled = match below {
-                    Some(below) => below.scope(underway.cache.compute(fill)).await,
-                    None => underway.cache.compute(fill).await,
+                    Some(below) => below.scope(underway.cache().compute(fill)).await,
+                    None => underway.cache().compute(fill).await,
                 };
                 underway.land(filled);
             });
@@ -316,7 +284,7 @@ impl FunctionCache {
     }
 
     /// Stores a result, unless its flight was taken away, and tells those who wait.
-    fn land(&self, key: CacheKey, flight: &Arc<Flight>, computed: Result<Computed, ModuleError>) {
+    pub(super) fn land(&self, key: CacheKey, flight: &Arc<Flight>, computed: Result<Computed, ModuleError>) {
         let filled = computed.as_ref().map(|computed| Arc::clone(&computed.value));
         let filled: Filled = filled.map_err(Clone::clone);
         let (has_failed, mut removed) = (filled.is_err(), None);
@@ -331,8 +299,7 @@ impl FunctionCache {
         if removed.is_some() {
             self.make_room();
         }
-        let before = flight.landed.send_replace(Some(filled));
-        if has_failed && before.is_none() {
+        if flight.land(filled) && has_failed {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -351,13 +318,9 @@ impl CacheStore for FunctionCache {
                 Wait::Found(value) => return Ok(value),
                 Wait::Flight(flight) => flight,
             };
-            let mut landed = flight.landed.subscribe();
-            let landed = pin!(landed.wait_for(Option::is_some));
-            match select(landed, pin!(flight.thread.given_up().cancelled())).await {
-                Either::Left((landed, _)) => {
-                    let filled = landed.ok().and_then(|filled| filled.clone());
-                    filled.unwrap_or_else(|| Err(lost()))
-                }
+            let given_up = pin!(flight.thread.given_up().cancelled());
+            match select(pin!(flight.landed()), given_up).await {
+                Either::Left((filled, _)) => filled,
                 Either::Right(_given_up) => {
                     // A later call computes anew.
                     self.land(key, &flight, Err(lost()));
@@ -405,8 +368,4 @@ impl CacheStore for FunctionCache {
     fn announce(&self) {
         self.announced.store(true, Ordering::Relaxed);
     }
-}
-
-fn lost() -> ModuleError {
-    ModuleError::message("the computation of a cached value is lost with its thread")
 }

