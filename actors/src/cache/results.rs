@@ -121,6 +121,7 @@ impl<T> Results<T> {
         }
         if self.limits.max_weight.is_some_and(|most| u64::from(weight) > most) {
             self.evictions.fetch_add(1, Ordering::Relaxed);
+            removed.push(make());
             return removed;
         }
         self.entries.fetch_add(1, Ordering::Relaxed);

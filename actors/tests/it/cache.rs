@@ -1,6 +1,7 @@
 //! The cache service, through a module's own cached functions.
 
 mod ages;
+mod drops;
 mod functions;
 mod prefill;
 mod prefixes;
