@@ -3,13 +3,13 @@
 //! A computation is a flight: an invalidation takes the flight away, and a computation stores its result only while its
 //! flight is there. Results stand in queues with limits of their own, and share the room of their module and of all.
 
+mod ages;
 mod flight;
 mod function_cache;
 mod kept;
 mod prefixes;
 mod results;
 mod room;
-mod sieve;
 mod statistics;
 
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use ganglion_api::{CacheKey, CacheOptions, CacheStore, RegistrationError};
 
+use self::ages::Ages;
 use self::function_cache::{FunctionCache, Opening};
-use self::results::Limits;
+use self::results::{Limits, Most};
 use self::room::Room;
-use self::sieve::Ages;
 pub use self::statistics::CacheStatistics;
 use crate::incarnation::Incarnation;
 use crate::module_id::ModuleId;
@@ -148,8 +148,10 @@ impl CacheService {
 
     fn limits(&self, options: &CacheOptions) -> Limits {
         Limits {
-            max_entries: options.max_entries.unwrap_or(self.defaults.max_entries),
-            max_weight: options.max_weight,
+            most: options.max_weight.map_or_else(
+                || Most::Entries(options.max_entries.unwrap_or(self.defaults.max_entries)),
+                Most::Weight,
+            ),
             ages: Ages::new(options.ttl.or(self.defaults.ttl), options.idle.or(self.defaults.idle)),
         }
     }

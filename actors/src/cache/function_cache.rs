@@ -14,7 +14,7 @@ use super::InvalidationPublisher;
 use super::flight::{Filled, Flight, Underway, lost};
 use super::kept::Kept;
 use super::prefixes::{Generation, Prefixes};
-use super::results::{Limits, Removed, Results};
+use super::results::{Limits, Results};
 use super::room::Room;
 use super::statistics::CacheStatistics;
 use crate::clock::Moment;
@@ -112,9 +112,9 @@ impl FunctionCache {
             name: self.name.to_string(),
             announced: self.is_announced(),
             entries: self.results.entries(),
-            max_entries: limits.max_entries,
+            max_entries: limits.most.entries(),
             weight: self.results.weight(),
-            max_weight: limits.max_weight,
+            max_weight: limits.most.weight(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
@@ -129,9 +129,16 @@ impl FunctionCache {
         self.results.entries()
     }
 
-    /// Lets one result go, because others need the room.
-    pub(super) fn evict(&self) -> Option<Kept> {
-        self.results.evict(self.now())
+    /// Lets what is over the function's own limit go at once.
+    pub(super) fn settle(&self) {
+        self.results.settle();
+    }
+
+    /// Lets so many results go, because others need the room.
+    pub(super) fn give_way(&self, count: u64) {
+        if count > 0 {
+            self.results.give_way(count);
+        }
     }
 
     /// The moment, if it matters. It is tokio's, which tests pause.
@@ -165,7 +172,7 @@ impl FunctionCache {
             }
             (Some(key), _) => {
                 self.flights.remove(key);
-                self.results.remove(key, self.now());
+                self.results.remove(key);
             }
             (None, _) => {
                 self.flights.clear();
@@ -179,18 +186,18 @@ impl FunctionCache {
         let Some(prefixes) = self.prefixes.as_ref().filter(|prefixes| !prefixes.are_none()) else {
             if self.results.limits().ages.are_limited() {
                 self.results.retain(self.now(), |_, _| true);
+            } else {
+                self.results.settle();
             }
             return;
         };
         // Whoever comes second has nothing to do.
         if let Ok(tidying) = prefixes.tidying.try_lock() {
-            let settled = prefixes.generation();
-            let removed = self
-                .results
+            let settling = prefixes.settle();
+            self.results
                 .retain(self.now(), |key, kept| !prefixes.have_forgotten(key, kept.generation));
-            prefixes.settled(settled);
+            prefixes.settled(settling);
             drop(tidying);
-            drop(removed);
         }
     }
 
@@ -201,15 +208,13 @@ impl FunctionCache {
         })
     }
 
-    /// Keeps a result, while the flights of its key are locked. What went for it is dropped after that.
-    fn keep(&self, key: CacheKey, Computed { value, weight }: Computed) -> Removed<Kept> {
-        let generation = || {
-            self.prefixes
-                .as_ref()
-                .map_or(Generation::default(), Prefixes::generation)
-        };
-        let kept = || Kept::new(value, &self.incarnation, generation());
-        self.results.insert(key, weight, self.now(), kept)
+    /// Keeps a result, while the flights of its key are locked.
+    fn keep(&self, key: CacheKey, Computed { value, weight }: Computed) {
+        let (now, kept) = (self.now(), |generation| Kept::new(value, &self.incarnation, generation));
+        match &self.prefixes {
+            None => self.results.insert(key, weight, now, kept(Generation::default())),
+            Some(prefixes) => prefixes.in_present(|present| self.results.insert(key, weight, now, kept(present))),
+        }
     }
 
     /// A result was kept: if there are too many for what functions share, others go. No lock may be held.
@@ -287,16 +292,17 @@ impl FunctionCache {
     pub(super) fn land(&self, key: CacheKey, flight: &Arc<Flight>, computed: Result<Computed, ModuleError>) {
         let filled = computed.as_ref().map(|computed| Arc::clone(&computed.value));
         let filled: Filled = filled.map_err(Clone::clone);
-        let (has_failed, mut removed) = (filled.is_err(), None);
+        let (has_failed, mut is_kept) = (filled.is_err(), false);
         if let Entry::Occupied(current) = self.flights.entry(key)
             && Arc::ptr_eq(current.get(), flight)
         {
             if let Ok(computed) = computed {
-                removed = Some(self.keep(current.key().clone(), computed));
+                self.keep(current.key().clone(), computed);
+                is_kept = true;
             }
             current.remove();
         }
-        if removed.is_some() {
+        if is_kept {
             self.make_room();
         }
         if flight.land(filled) && has_failed {
@@ -335,18 +341,15 @@ impl CacheStore for FunctionCache {
     }
 
     fn put(&self, key: CacheKey, result: Computed, read_at: InvalidationCount) -> bool {
-        let removed = match self.flights.entry(key) {
+        match self.flights.entry(key) {
             // Looked at while the flights of the key are locked, which an invalidation locks after it was counted.
             _ if self.invalidations() != read_at => return false,
             Entry::Occupied(flight) => {
-                let removed = self.keep(flight.key().clone(), result);
+                self.keep(flight.key().clone(), result);
                 flight.remove();
-                removed
             }
             Entry::Vacant(vacant) => self.keep(vacant.key().clone(), result),
-        };
-        // No lock is held any more.
-        drop(removed);
+        }
         self.make_room();
         true
     }

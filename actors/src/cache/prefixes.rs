@@ -1,7 +1,7 @@
 //! What was forgotten by a prefix of its key: generations, which a result is compared with when somebody asks for it.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use dashmap::DashMap;
 use ganglion_api::{CacheKey, KeyPart};
@@ -20,12 +20,26 @@ pub(super) struct Prefixes {
     forgotten: DashMap<CacheKey, Generation>,
     /// Whoever looks through the results.
     pub(super) tidying: Mutex<()>,
+    /// Held by all who keep a result, from the look at the generation on.
+    keeping: RwLock<()>,
 }
 
 impl Prefixes {
     /// The present generation.
     pub(super) fn generation(&self) -> Generation {
         Generation(self.latest.load(Ordering::Acquire))
+    }
+
+    /// Keeps a result in the present generation. Nothing begins to look through the results in between.
+    pub(super) fn in_present(&self, keep: impl FnOnce(Generation)) {
+        let _keeping = self.keeping.read().unwrap_or_else(PoisonError::into_inner);
+        keep(self.generation());
+    }
+
+    /// Before the results are looked through: whatever is kept in an earlier generation than this is among them.
+    pub(super) fn settle(&self) -> Generation {
+        let _nobody_keeps = self.keeping.write().unwrap_or_else(PoisonError::into_inner);
+        self.generation()
     }
 
     /// Forgets what begins with a prefix and was kept in the generations until now.

