@@ -367,7 +367,7 @@ mod tests {
             module: "demo".into(),
             name: "a\"b\\c\nd".into(),
             entries: 1,
-            max_entries: 2,
+            max_entries: Some(2),
             hits: 3,
             misses: u64::MAX,
             evictions: 5,

@@ -29,7 +29,7 @@ impl Module for Looks {
 
     fn new(_: NoConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
         let seen = api.cached("last/seen", CacheOptions::new(), async |_: &Self, _| Ok(1))?;
-        let options = CacheOptions::new().max_entries(7).max_weight(100);
+        let options = CacheOptions::new().max_weight(100);
         let own = async |_: &Self, (_, room): (OwnedUserId, i64)| match room {
             3 => Err(ModuleError::message("no room for three")),
             room => Ok(room),
@@ -78,7 +78,7 @@ fn cached_functions_are_listed_with_what_happened_in_them() {
     });
     let own = json!({
         "module": "looks", "name": "own", "announced": false,
-        "entries": 4, "max_entries": 7, "weight": 40, "max_weight": 100,
+        "entries": 4, "max_entries": null, "weight": 40, "max_weight": 100,
         "hits": 0, "misses": 5, "failures": 1, "evictions": 0, "expired": 0, "invalidations": 0,
     });
     assert_eq!(listed(&server), [seen, own]);
