@@ -3,7 +3,7 @@
 //! `cargo xtask bench cache [--quick]`; `cargo bench -p ganglion-benches --bench cache` prints the tables only.
 //!
 //! A cached function is asked from a task on a worker's thread, where modules run. Its floor is bare moka, which
-//! keeps its results: synchronous where nothing is waited for, else asynchronous. All caches keep 10 000 results, but for
+//! keeps results: synchronous where nothing is waited for, else asynchronous. All caches keep 10 000 results, but for
 //! dashmap, which keeps what it is not told to drop.
 //!
 //! - hit: the results of 512 keys are there, and asked for in turn. By text, the caller of a cached function gives its key away,
@@ -11,9 +11,9 @@
 //! - miss: a key that was not asked for before. The function's answer is ready at once;
 //! - 64 at once: callers that ask side by side for one key that was not asked for before. The function waits once before it
 //!   answers, and runs once: all get the same result;
-//! - forget one, forget all: an invalidation, and then a miss.
-//!
-//! Forgetting by a part of the key has no row: cached functions have none.
+//! - forget one, forget all: an invalidation, and then a miss;
+//! - hit, with an idle time: results that nobody asks for are forgotten after an hour;
+//! - hit, by two numbers; forget a prefix: the first number is a prefix. Caches of others have none, so that row has no floor.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use actix::ArbiterHandle;
 use dashmap::DashMap;
 use futures_util::future::join_all;
-use ganglion_benches::caching::{self, Functions, MAX_ENTRIES, wait_once};
+use ganglion_benches::caching::{self, Functions, HOUR, MAX_ENTRIES, wait_once};
 use ganglion_benches::driver::Driver;
 use ganglion_benches::group::Group;
 use ganglion_benches::host::Threads;
@@ -48,9 +48,12 @@ const DASHMAP: &str = "dashmap";
 
 const HIT: &str = "hit, by number";
 const HIT_TEXT: &str = "hit, by text";
+const HIT_IDLE: &str = "hit, with an idle time";
+const HIT_PAIR: &str = "hit, by two numbers";
 const MISS: &str = "miss";
 const FLIGHT: &str = "64 at once for one key";
 const FORGET: &str = "forget one, and miss";
+const FORGET_PREFIX: &str = "forget a prefix, and miss";
 const FORGET_ALL: &str = "forget all, and miss";
 
 fn main() -> ExitCode {
@@ -138,6 +141,8 @@ fn fill(worker: &ArbiterHandle, functions: &Functions) {
         async |functions: &Functions| {
             for key in 0..KEYS {
                 functions.number.get(key).await.expect("a result");
+                functions.idle.get(key).await.expect("a result");
+                functions.pair.get((key % 8, key)).await.expect("a result");
                 functions.text.get(text(key)).await.expect("a result");
             }
         },
@@ -156,6 +161,14 @@ fn ours(rows: &mut Rows<'_, Row>, worker: &ArbiterHandle, functions: &Functions)
         let found = asked.cache.text.get(key.clone()).await.expect("a result");
         assert_eq!(*found, key.len());
     });
+    add(rows, (HIT_IDLE, OURS), worker, functions, async |asked| {
+        let key = asked.known();
+        assert_eq!(*asked.cache.idle.get(key).await.expect("a result"), key);
+    });
+    add(rows, (HIT_PAIR, OURS), worker, functions, async |asked| {
+        let key = asked.known();
+        assert_eq!(*asked.cache.pair.get((key % 8, key)).await.expect("a result"), key);
+    });
     add(rows, (MISS, OURS), worker, functions, async |asked| {
         let key = asked.fresh();
         assert_eq!(*asked.cache.fresh.get(key).await.expect("a result"), key);
@@ -171,6 +184,11 @@ fn ours(rows: &mut Rows<'_, Row>, worker: &ArbiterHandle, functions: &Functions)
         let Functions { api, fresh, .. } = &asked.cache;
         api.invalidate_cache(fresh, &-1_i64).expect("a key of one part");
         assert_eq!(*fresh.get(-1).await.expect("a result"), -1);
+    });
+    add(rows, (FORGET_PREFIX, OURS), worker, functions, async |asked| {
+        let Functions { api, pair, .. } = &asked.cache;
+        api.invalidate_cache(pair, &-1_i64).expect("a prefix");
+        assert_eq!(*pair.get((-1, -1)).await.expect("a result"), -1);
     });
     add(rows, (FORGET_ALL, OURS), worker, functions, async |asked| {
         let Functions { many, .. } = &asked.cache;
@@ -194,6 +212,23 @@ fn moka(rows: &mut Rows<'_, Row>, here: &ArbiterHandle) {
     add(rows, (HIT_TEXT, MOKA), here, &texts, async |asked| {
         let key = asked.known_text();
         assert_eq!(*asked.cache.get(key).expect("a result"), key.len());
+    });
+    let idle: Moka<i64, i64> = moka::sync::Cache::builder()
+        .max_capacity(MAX_ENTRIES)
+        .time_to_idle(HOUR)
+        .build();
+    let pairs: Moka<(i64, i64), i64> = Moka::new(MAX_ENTRIES);
+    for key in 0..KEYS {
+        idle.insert(key, Arc::new(key));
+        pairs.insert((key % 8, key), Arc::new(key));
+    }
+    add(rows, (HIT_IDLE, MOKA), here, &idle, async |asked| {
+        let key = asked.known();
+        assert_eq!(*asked.cache.get(&key).expect("a result"), key);
+    });
+    add(rows, (HIT_PAIR, MOKA), here, &pairs, async |asked| {
+        let key = asked.known();
+        assert_eq!(*asked.cache.get(&(key % 8, key)).expect("a result"), key);
     });
     add(rows, (MISS, MOKA), here, &Moka::new(MAX_ENTRIES), async |asked| {
         let key = asked.fresh();
@@ -325,7 +360,17 @@ fn written(results: &Results<Row>) -> String {
         [vec![(*what).to_owned(), (*who).to_owned()], cells(series).to_vec()].concat()
     };
     let mut rows: Vec<_> = results.each().map(row).collect();
-    let order = [HIT, HIT_TEXT, MISS, FLIGHT, FORGET, FORGET_ALL];
+    let order = [
+        HIT,
+        HIT_TEXT,
+        HIT_IDLE,
+        HIT_PAIR,
+        MISS,
+        FLIGHT,
+        FORGET,
+        FORGET_PREFIX,
+        FORGET_ALL,
+    ];
     rows.sort_by_key(|row| order.iter().position(|what| *what == row[0]));
     table(&["", "", "once", "spread"], &rows)
 }
@@ -334,6 +379,8 @@ fn comparisons(results: &Results<Row>) -> Vec<Comparison> {
     let lines = [
         (HIT, MOKA, Some(Goal::AtMost(1.3)), &[QUICK, DASHMAP][..]),
         (HIT_TEXT, MOKA, Some(Goal::AtMost(1.3)), &[QUICK, DASHMAP]),
+        (HIT_IDLE, MOKA, Some(Goal::AtMost(1.3)), &[]),
+        (HIT_PAIR, MOKA, Some(Goal::AtMost(1.3)), &[]),
         (MISS, MOKA_ASYNC, None, &[QUICK, DASHMAP]),
         (FLIGHT, MOKA_ASYNC, None, &[QUICK, DASHMAP]),
         (FORGET, MOKA, None, &[QUICK]),

@@ -223,7 +223,10 @@ pub fn plan(config: &Config, homeserver: Arc<dyn Homeserver>) -> DispatchPlan {
         max_depth: config.dispatch.max_depth,
         cache: CacheDefaults {
             max_entries: config.cache.max_entries,
+            max_per_module: config.cache.max_per_module,
+            max_total: config.cache.max_total,
             ttl: config.cache.ttl,
+            idle: config.cache.idle,
         },
         on_failure: config.on_failure.clone(),
         modules: planned.collect(),

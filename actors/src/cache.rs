@@ -1,9 +1,16 @@
-//! The cache service: results of modules' cached functions, kept by moka.
+//! The cache service: results of modules' cached functions.
 //!
-//! moka's own `get_with` keeps a value whose key was invalidated while it was computed. So computations are flights of
-//! our own: an invalidation takes the flight away, and a computation stores its result only while its flight is there.
+//! A computation is a flight: an invalidation takes the flight away, and a computation stores its result only while its
+//! flight is there. Results stand in queues with limits of their own, and share the room of their module and of all.
 
+mod ages;
+mod flight;
 mod function_cache;
+mod kept;
+mod prefixes;
+mod results;
+mod room;
+mod statistics;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,52 +18,57 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use ganglion_api::{CacheKey, CacheOptions, CacheStore, RegistrationError};
-use serde::Serialize;
 
-use self::function_cache::FunctionCache;
+use self::ages::Ages;
+use self::function_cache::{FunctionCache, Opening};
+use self::results::{Limits, Most};
+use self::room::Room;
+pub use self::statistics::CacheStatistics;
 use crate::incarnation::Incarnation;
 use crate::module_id::ModuleId;
 
-/// What a cached function has if it does not say otherwise: the section `cache` of the config.
+/// What cached functions have if they do not say otherwise, and what they share: the section `cache` of the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheDefaults {
-    /// How many results are kept.
+    /// How many results are kept of one function.
     pub max_entries: u64,
+    /// How many results are kept of all functions of one module.
+    pub max_per_module: Option<u64>,
+    /// How many results are kept of all functions of all modules.
+    pub max_total: Option<u64>,
     /// How long a result is kept.
     pub ttl: Option<Duration>,
+    /// How long a result is kept that nobody asks for.
+    pub idle: Option<Duration>,
 }
 
 impl Default for CacheDefaults {
     fn default() -> Self {
         Self {
             max_entries: 1000,
+            max_per_module: None,
+            max_total: None,
             ttl: None,
+            idle: None,
         }
     }
 }
 
-/// What happened in one cache since its module was made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CacheStatistics {
-    /// The module's id.
-    pub module: String,
-    /// The function's name.
-    pub name: String,
-    /// How many results are kept.
-    pub entries: u64,
-    /// How many may be kept.
-    pub max_entries: u64,
-    /// Results that were there.
-    pub hits: u64,
-    /// Results that were not, those that another call was computing already among them.
-    pub misses: u64,
-    /// Results that were dropped for room or for age.
-    pub evictions: u64,
+/// Why a function could not be told to forget its results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotForgotten {
+    /// The module has no cached function of this name.
+    #[error("the module has no cached function of this name")]
+    Unknown,
+    /// Its module keeps the function to itself.
+    #[error("the module has not registered this function for invalidations from afar")]
+    NotAnnounced,
 }
 
 /// Tells other nodes about an invalidation.
 pub trait InvalidationPublisher: Send + Sync {
-    /// The result for this key of a registered function, or all results, are out of date.
+    /// The result for this key of a registered function, all results whose keys begin with it if it is shorter, or all
+    /// results, are out of date.
     fn publish(&self, module: &str, function: &str, key: Option<&CacheKey>);
 }
 
@@ -71,6 +83,8 @@ impl InvalidationPublisher for NoOtherNodes {
 pub struct CacheService {
     defaults: CacheDefaults,
     caches: DashMap<(ModuleId, Arc<str>), Arc<FunctionCache>>,
+    room: Option<Arc<Room>>,
+    rooms: DashMap<ModuleId, Arc<Room>>,
     publisher: Arc<dyn InvalidationPublisher>,
 }
 
@@ -87,6 +101,8 @@ impl CacheService {
         Self {
             defaults,
             caches: DashMap::new(),
+            room: defaults.max_total.map(|most| Arc::new(Room::new(most))),
+            rooms: DashMap::new(),
             publisher,
         }
     }
@@ -100,6 +116,7 @@ impl CacheService {
         incarnation: &Arc<Incarnation>,
         name: &str,
         options: &CacheOptions,
+        key_length: usize,
     ) -> Result<Arc<dyn CacheStore>, RegistrationError> {
         let name: Arc<str> = name.into();
         let module = incarnation.module().module_id();
@@ -109,12 +126,15 @@ impl CacheService {
                 reason: "the name is taken",
             }),
             entry => {
-                let limits = CacheDefaults {
-                    max_entries: options.max_entries.unwrap_or(self.defaults.max_entries),
-                    ttl: options.ttl.or(self.defaults.ttl),
+                let opening = Opening {
+                    name,
+                    limits: self.limits(options),
+                    key_length,
+                    prefix_keys: options.prefix_keys,
+                    rooms: self.rooms_of(module),
+                    publisher: Arc::clone(&self.publisher),
                 };
-                let publisher = Arc::clone(&self.publisher);
-                let cache = FunctionCache::new(incarnation, name, limits, publisher);
+                let cache = FunctionCache::open(incarnation, opening);
                 // One of an incarnation before is replaced. An incarnation that is over, whose constructor was too slow, is
                 // given a cache that nobody else knows.
                 let outdated = matches!(&entry, Entry::Occupied(taken) if taken.get().is_newer_than(incarnation));
@@ -124,6 +144,25 @@ impl CacheService {
                 Ok(cache)
             }
         }
+    }
+
+    fn limits(&self, options: &CacheOptions) -> Limits {
+        Limits {
+            most: options.max_weight.map_or_else(
+                || Most::Entries(options.max_entries.unwrap_or(self.defaults.max_entries)),
+                Most::Weight,
+            ),
+            ages: Ages::new(options.ttl.or(self.defaults.ttl), options.idle.or(self.defaults.idle)),
+        }
+    }
+
+    /// What a module's functions share: with each other, and with all.
+    fn rooms_of(&self, module: ModuleId) -> Vec<Arc<Room>> {
+        let own = self.defaults.max_per_module.map(|most| {
+            let room = self.rooms.entry(module).or_insert_with(|| Arc::new(Room::new(most)));
+            Arc::clone(&room)
+        });
+        own.into_iter().chain(self.room.clone()).collect()
     }
 
     /// Gives up all cached functions of an incarnation: the next one begins with none.
@@ -136,11 +175,11 @@ impl CacheService {
         closed.map(|(_, cache)| cache).collect::<Vec<Arc<FunctionCache>>>()
     }
 
-    /// Forgets the result for a key of a registered function, or all, because another node said so. It is not
-    /// published again. Says whether there is such a function.
+    /// Forgets the result for a key of a registered function, those whose keys begin with a shorter one, or all, because
+    /// another node said so. It is not published again. Says whether there is such a function and the key fits it.
     pub fn invalidate(&self, module: &str, function: &str, key: Option<&CacheKey>) -> bool {
-        let cache = ModuleId::find(module).and_then(|module| self.caches.get(&(module, Arc::from(function))));
-        match cache.filter(|cache| cache.is_announced()) {
+        let cache = self.find(module, function).filter(|cache| cache.is_announced());
+        match cache.filter(|cache| key.is_none_or(|key| cache.takes(key))) {
             None => false,
             Some(cache) => {
                 cache.forget(key);
@@ -149,10 +188,32 @@ impl CacheService {
         }
     }
 
+    /// Forgets all results of a registered function, here and on other nodes, because an operator said so.
+    ///
+    /// # Errors
+    /// There is no such function, or it is not registered.
+    pub fn forget_all(&self, module: &str, function: &str) -> Result<CacheStatistics, NotForgotten> {
+        let cache = self.find(module, function).ok_or(NotForgotten::Unknown)?;
+        if !cache.is_announced() {
+            return Err(NotForgotten::NotAnnounced);
+        }
+        cache.invalidate_all();
+        Ok(cache.statistics())
+    }
+
+    fn find(&self, module: &str, function: &str) -> Option<Arc<FunctionCache>> {
+        let module = ModuleId::find(module)?;
+        let cache = self.caches.get(&(module, Arc::from(function)))?;
+        // The map is not locked while results are dropped.
+        Some(Arc::clone(&cache))
+    }
+
     /// The statistics of every cache, by module and name.
     #[must_use]
     pub fn statistics(&self) -> Vec<CacheStatistics> {
-        let mut all: Vec<_> = self.caches.iter().map(|cache| cache.statistics()).collect();
+        // The map is not locked while results are dropped.
+        let caches: Vec<_> = self.caches.iter().map(|cache| Arc::clone(&cache)).collect();
+        let mut all: Vec<_> = caches.iter().map(|cache| cache.statistics()).collect();
         all.sort_by(|a, b| (&a.module, &a.name).cmp(&(&b.module, &b.name)));
         all
     }

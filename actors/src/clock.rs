@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,7 +24,28 @@ static ORIGIN: LazyLock<Instant> = LazyLock::new(|| {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
+/// A moment that threads share.
+#[derive(Debug)]
+pub(crate) struct AtomicMoment(AtomicU64);
+
+impl AtomicMoment {
+    pub(crate) fn new(Moment(nanos): Moment) -> Self {
+        Self(AtomicU64::new(nanos))
+    }
+
+    pub(crate) fn get(&self) -> Moment {
+        Moment(self.0.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set(&self, Moment(nanos): Moment) {
+        self.0.store(nanos, Ordering::Relaxed);
+    }
+}
+
 impl Moment {
+    /// The origin of all moments, for whoever compares none.
+    pub(crate) const ORIGIN: Self = Self(0);
+
     /// How long it is after an earlier moment; nothing, if that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

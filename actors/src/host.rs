@@ -85,7 +85,13 @@ impl ModuleHost for Host {
         Background::start(&self.incarnation, loaded, description, schedule, task)
     }
 
-    fn open_cache(&self, name: &str, options: &CacheOptions) -> Result<Arc<dyn CacheStore>, RegistrationError> {
-        self.surroundings.caches.open(&self.incarnation, name, options)
+    fn open_cache(
+        &self,
+        name: &str,
+        options: &CacheOptions,
+        key_length: usize,
+    ) -> Result<Arc<dyn CacheStore>, RegistrationError> {
+        let caches = &self.surroundings.caches;
+        caches.open(&self.incarnation, name, options, key_length)
     }
 }

@@ -45,7 +45,7 @@ mod worker;
 pub use admission::Reclaim;
 pub use breaker::{BreakerMode, BreakerSettings, BreakerSnapshot, BreakerState, TripReason};
 pub use budget::Budget;
-pub use cache::{CacheDefaults, CacheService, CacheStatistics, InvalidationPublisher};
+pub use cache::{CacheDefaults, CacheService, CacheStatistics, InvalidationPublisher, NotForgotten};
 pub use clock::Moment;
 pub use course::Course;
 pub use handle::{ModuleHandle, ModuleLimits};

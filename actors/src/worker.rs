@@ -204,7 +204,9 @@ impl Pool {
     /// Drops something of an incarnation on a thread of its own, soon.
     pub(crate) fn discard(&self, number: u32, incarnation: Option<Arc<Incarnation>>, what: Discarded) {
         if self.current {
-            return drop(what);
+            // Not here: whoever discards something may hold a lock that the drop wants.
+            self.control.arbiter().spawn_fn(move || drop(what));
+            return;
         }
         match &mut *self.discarded() {
             Some(discarded) => {

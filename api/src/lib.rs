@@ -33,7 +33,8 @@ mod verdict;
 pub mod wire;
 
 pub use cached::{
-    AsKeyPart, CacheArgs, CacheKey, CacheOptions, CacheStore, Cached, CachedValue, Fill, KeyLengthError, KeyPart,
+    AsKeyPart, CacheArgs, CacheBatch, CacheKey, CacheOptions, CacheStore, Cached, CachedValue, Computed, Fill,
+    InvalidationCount, KeyLengthError, KeyPart,
 };
 pub use callback::{
     ArgSpec, Callback, CallbackSpec, CallbackVisitor, Candidate, Category, Combine, CombineRule, Merging, Rewriting,

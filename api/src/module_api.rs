@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ruma_common::ServerName;
 
-use crate::cached::{CacheArgs, CacheOptions, CacheStore, Cached, CachedValue, Fill, KeyLengthError};
+use crate::cached::{CacheArgs, CacheOptions, CacheStore, Cached, Computed, Fill, KeyLengthError, Weigher};
 use crate::failure::ModuleError;
 use crate::homeserver::Homeserver;
 use crate::registration::{CallbackSet, LocalFuture, Registration, RegistrationError};
@@ -70,11 +70,16 @@ pub trait ModuleHost: Send + Sync {
         schedule: Schedule,
         task: BackgroundTask,
     ) -> Arc<dyn CancelBackgroundCall>;
-    /// Opens the store of a cached function.
+    /// Opens the store of a cached function, whose full keys have `key_length` parts.
     ///
     /// # Errors
     /// The module has a cached function of this name.
-    fn open_cache(&self, name: &str, options: &CacheOptions) -> Result<Arc<dyn CacheStore>, RegistrationError>;
+    fn open_cache(
+        &self,
+        name: &str,
+        options: &CacheOptions,
+        key_length: usize,
+    ) -> Result<Arc<dyn CacheStore>, RegistrationError>;
 }
 
 /// Makes a web resource of the instance.
@@ -367,15 +372,57 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
         V: Send + Sync + 'static,
         F: AsyncFn(&M, A) -> Result<V, ModuleError> + Send + Sync + 'static,
     {
-        options.check(name, A::COUNT)?;
-        let store = self.inner.host.open_cache(name, &options)?;
-        let (instance, function) = (self.inner.instance.clone(), Arc::new(function));
+        self.cached_with(name, options, None, function)
+    }
+
+    /// Caches a function whose results differ in size: all together weigh at most
+    /// [`CacheOptions::max_weight`], which is required. The weigher says what one weighs, in a unit of the module's choice,
+    /// mostly bytes of memory; it is called once for each result, where that was computed. A result that is heavier than
+    /// all together may be reaches those who asked for it and is not kept. Everything else is as with [`Self::cached`].
+    ///
+    /// # Errors
+    /// As there, or there is no `max_weight`.
+    pub fn cached_weighed<A, V, F>(
+        &self,
+        name: &str,
+        options: CacheOptions,
+        weigher: impl Fn(&V) -> u32 + Send + Sync + 'static,
+        function: F,
+    ) -> Result<Cached<A, V>, RegistrationError>
+    where
+        A: CacheArgs + Send + 'static,
+        V: Send + Sync + 'static,
+        F: AsyncFn(&M, A) -> Result<V, ModuleError> + Send + Sync + 'static,
+    {
+        self.cached_with(name, options, Some(Arc::new(weigher)), function)
+    }
+
+    fn cached_with<A, V, F>(
+        &self,
+        name: &str,
+        options: CacheOptions,
+        weigher: Option<Weigher<V>>,
+        function: F,
+    ) -> Result<Cached<A, V>, RegistrationError>
+    where
+        A: CacheArgs + Send + 'static,
+        V: Send + Sync + 'static,
+        F: AsyncFn(&M, A) -> Result<V, ModuleError> + Send + Sync + 'static,
+    {
+        options.check(name, A::COUNT, weigher.is_some())?;
+        let store = self
+            .inner
+            .host
+            .open_cache(name, &options, options.key_length(A::COUNT))?;
+        let (instance, function, weigh) = (self.inner.instance.clone(), Arc::new(function), weigher.clone());
         let fill = move |args: A| -> Fill {
-            let (instance, function) = (instance.clone(), Arc::clone(&function));
+            let (instance, function, weigh) = (instance.clone(), Arc::clone(&function), weigh.clone());
             Box::new(move || {
                 Box::pin(async move {
                     let value = function(&*instance.get()?, args).await?;
-                    Ok(Arc::new(value) as CachedValue)
+                    let weight = weigh.map_or(0, |weigh| weigh(&value));
+                    let value = Arc::new(value);
+                    Ok(Computed { value, weight })
                 })
             })
         };
@@ -384,21 +431,23 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
             options: Arc::new(options),
             store,
             function: Arc::new(fill),
+            weigher,
             value: PhantomData,
         })
     }
 
-    /// Lets others name this function: statistics show it, and an invalidation from afar finds it. Names are unique
-    /// within a module, so two modules never share one (in Synapse they do).
+    /// Lets others name this function: an invalidation from afar finds it, by an operator or another node. Names are
+    /// unique within a module, so two modules never share one (in Synapse they do).
     pub fn register_cached_function<A, V>(&self, function: &Cached<A, V>) {
         function.store.announce();
     }
 
-    /// Forgets the result for a full key: the arguments that form it, without the uncached ones. It acts at once: a
-    /// computation that is under way is not kept.
+    /// Forgets the result for a full key: the arguments that form it, without the uncached ones. With
+    /// [`CacheOptions::prefix_keys`] the key may be shorter: then all results are forgotten whose keys begin with it. It
+    /// acts at once: a computation that is under way is not kept.
     ///
     /// # Errors
-    /// The key has not as many parts as the function's keys have; nothing is forgotten.
+    /// The key has not as many parts as the function's keys have, and is no prefix that it takes; nothing is forgotten.
     pub fn invalidate_cache<A, V, K>(&self, function: &Cached<A, V>, key: &K) -> Result<(), KeyLengthError>
     where
         A: CacheArgs + Send + 'static,

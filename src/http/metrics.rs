@@ -105,12 +105,18 @@ const OF_MODULES: [Reading<ModuleSnapshot>; 9] = [
     ),
 ];
 
-const OF_CACHES: [Reading<CacheStatistics>; 4] = [
+const OF_CACHES: [Reading<CacheStatistics>; 8] = [
     (
         "ganglion_cache_entries",
         "Results that are kept",
         MetricType::Gauge,
         |cache| cache.entries,
+    ),
+    (
+        "ganglion_cache_weight",
+        "What the results that are kept weigh, where they are weighed",
+        MetricType::Gauge,
+        |cache| cache.weight,
     ),
     (
         "ganglion_cache_hits",
@@ -125,10 +131,28 @@ const OF_CACHES: [Reading<CacheStatistics>; 4] = [
         |cache| cache.misses,
     ),
     (
+        "ganglion_cache_failures",
+        "Computations that failed",
+        MetricType::Counter,
+        |cache| cache.failures,
+    ),
+    (
         "ganglion_cache_evictions",
         "Results that were dropped for room or for age",
         MetricType::Counter,
         |cache| cache.evictions,
+    ),
+    (
+        "ganglion_cache_expired",
+        "Results of these that were dropped for age",
+        MetricType::Counter,
+        |cache| cache.expired,
+    ),
+    (
+        "ganglion_cache_invalidations",
+        "Invalidations of one result, by a prefix or of all",
+        MetricType::Counter,
+        |cache| cache.invalidations,
     ),
 ];
 
@@ -343,10 +367,11 @@ mod tests {
             module: "demo".into(),
             name: "a\"b\\c\nd".into(),
             entries: 1,
-            max_entries: 2,
+            max_entries: Some(2),
             hits: 3,
             misses: u64::MAX,
             evictions: 5,
+            ..CacheStatistics::default()
         };
         let scrape = Scrape {
             dispatch: DispatchCounts::default(),

@@ -5,6 +5,7 @@
 mod access;
 mod antispam;
 mod body;
+mod caches;
 mod callbacks;
 mod context;
 mod error;
@@ -74,6 +75,7 @@ fn app(
                     callbacks::mount(config);
                     antispam::mount(config);
                     modules::mount(config);
+                    caches::mount(config);
                     metrics::mount(config);
                     config.default_service(web::to(error::nothing_here));
                 }

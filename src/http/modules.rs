@@ -96,7 +96,7 @@ fn not_followed(error: &CommandError, id: &str, surface: &Surface) -> HttpError 
     }
 }
 
-fn unknown(id: &str, surface: &Surface) -> HttpError {
+pub(super) fn unknown(id: &str, surface: &Surface) -> HttpError {
     let modules = surface.ganglion.dispatch().modules();
     let hint = near(id, modules.iter().map(ModuleHandle::id));
     let error = format!("{}{hint}", CommandError::UnknownModule);

@@ -313,6 +313,8 @@ fn what_a_config_leaves_out_has_its_documented_default() {
     assert!(config.admin.token.is_none() && config.on_failure.is_empty());
     assert_eq!((config.dispatch.deadline.as_secs(), config.dispatch.max_depth), (5, 8));
     assert_eq!((config.cache.max_entries, config.cache.ttl), (1000, None));
+    let shared = (config.cache.max_per_module, config.cache.max_total);
+    assert_eq!((config.cache.idle, shared), (None, (None, None)));
     let module = &config.modules[0];
     assert_eq!(module.priority, 0);
     let limits = module.limits;

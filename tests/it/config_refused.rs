@@ -254,7 +254,7 @@ fn durations_sizes_addresses_and_numbers_have_their_form() {
 http: {bind: 'localhost:8009', max_body: lots}
 admin: {bind: 127.0.0.1, max_body: 0}
 dispatch: {deadline: 5, workers: 0, max_depth: 0}
-cache: {max_entries: -1, ttl: 0s}
+cache: {max_entries: -1, max_per_module: 0, max_total: many, ttl: 0s, idle: 0s}
 "), @r"
     g.yaml: http.bind: expected an IP address and a port, such as 127.0.0.1:8009 or [::1]:8009
     g.yaml: http.max_body: write a size such as 64KiB or 1MiB
@@ -264,7 +264,10 @@ cache: {max_entries: -1, ttl: 0s}
     g.yaml: dispatch.deadline: write a duration such as 500ms, 5s or 2m, found a number
     g.yaml: dispatch.max_depth: expected 1 to 64, found 0
     g.yaml: cache.max_entries: expected 1 to 1000000000, found -1
+    g.yaml: cache.max_per_module: expected 1 to 1000000000, found 0
+    g.yaml: cache.max_total: expected an integer, found text
     g.yaml: cache.ttl: expected more than zero and at most 365 days
+    g.yaml: cache.idle: expected more than zero and at most 365 days
     ");
     assert_snapshot!(refused_with("
 http: {bind: 8009, max_body: 1.5}
@@ -312,13 +315,11 @@ fn a_section_of_another_type_is_refused() {
 fn what_is_still_to_come_is_not_in_this_version() {
     assert_snapshot!(refused_with("
 admin: {tokens: []}
-cache: {idle: 1h}
 modules:
   - {module: demo.DemoModule, tier: process}
   - {module: demo.DemoModule, tier: wasm}
 "), @r"
     g.yaml: admin.tokens: not in this version: it will come with tokens that have scopes
-    g.yaml: cache.idle: not in this version: it will come with expiry of results that nobody asks for
     g.yaml: modules[0].tier: not in this version: process is still to come; use inline, actor or thread
     g.yaml: modules[1].tier: not in this version: wasm is still to come; use inline, actor or thread
     ");

@@ -75,7 +75,7 @@ http: {bind: '127.0.0.1:8009', max_body: 1MiB}
 admin: {bind: '127.0.0.1:9009', max_body: 16MiB}
 dispatch: {workers: 2, deadline: 5s}
 on_failure: [{category: spam_checker, kind: [panicked, overloaded], origin: local, then: pass}]
-cache: {max_entries: 1000, ttl: 10m}
+cache: {max_entries: 1000, max_per_module: 5000, max_total: 20000, ttl: 10m, idle: 1m}
 modules:
   - &first
     module: demo.DemoModule

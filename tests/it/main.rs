@@ -7,6 +7,7 @@ mod admin;
 mod antispam;
 #[cfg(feature = "bench")]
 mod bench;
+mod caches;
 mod call;
 mod callbacks_endpoint;
 mod cli;

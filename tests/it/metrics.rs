@@ -314,7 +314,15 @@ fn caches_are_in_the_metrics_with_names_escaped() {
     let of = |name: &str| scrape(&server).of(name, &labels);
     assert_eq!(of("ganglion_cache_hits_total"), Some(2));
     assert_eq!(of("ganglion_cache_misses_total"), Some(1));
-    assert_eq!(of("ganglion_cache_evictions_total"), Some(0));
+    for none in [
+        "evictions_total",
+        "expired_total",
+        "failures_total",
+        "invalidations_total",
+        "weight",
+    ] {
+        assert_eq!(of(&format!("ganglion_cache_{none}")), Some(0), "{none}");
+    }
     poll_until(|| of("ganglion_cache_entries") == Some(1));
 
     // A module that is off has no caches.

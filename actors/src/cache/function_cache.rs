@@ -7,74 +7,52 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use futures_util::future::{Either, select};
-use ganglion_api::{CacheKey, CacheStore, CachedValue, Fill, ModuleError};
-use moka::notification::RemovalCause;
-use tokio::sync::watch;
+use ganglion_api::{CacheKey, CacheStore, CachedValue, Computed, Fill, InvalidationCount, ModuleError};
+use tokio::time::Instant;
 
-use super::{CacheDefaults, CacheStatistics, InvalidationPublisher};
+use super::InvalidationPublisher;
+use super::flight::{Filled, Flight, Underway, lost};
+use super::kept::Kept;
+use super::prefixes::{Generation, Prefixes};
+use super::results::{Limits, Results};
+use super::room::Room;
+use super::statistics::CacheStatistics;
+use crate::clock::Moment;
 use crate::guard::contained;
 use crate::incarnation::Incarnation;
 use crate::nesting::Lineage;
 use crate::probe::Operation;
 use crate::thread::ModuleThread;
 
-type Filled = Result<CachedValue, ModuleError>;
-
-/// A value that is kept. moka drops it on whichever thread tidies up, and its drop is the module's code: so it is handed to
-/// a thread where it harms nobody.
-struct Kept {
-    value: Option<CachedValue>,
-    incarnation: Arc<Incarnation>,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        if let Some(value) = self.value.take() {
-            self.incarnation.discard(Box::new(value));
-        }
-    }
-}
-
-/// A computation that is under way, with those who wait for it.
-struct Flight {
-    landed: watch::Sender<Option<Filled>>,
-    /// Where it is computed.
-    thread: Arc<ModuleThread>,
-}
-
-/// A computation on its way: if it is dropped with its thread, those who wait are told.
-struct Underway {
-    cache: Arc<FunctionCache>,
-    key: CacheKey,
-    flight: Arc<Flight>,
-}
-
-impl Underway {
-    fn land(self, filled: Filled) {
-        self.cache.land(self.key.clone(), &self.flight, filled);
-    }
-}
-
-impl Drop for Underway {
-    fn drop(&mut self) {
-        if self.flight.landed.borrow().is_none() {
-            self.cache.land(self.key.clone(), &self.flight, Err(lost()));
-        }
-    }
+/// What a function's cache is opened with.
+pub(super) struct Opening {
+    pub(super) name: Arc<str>,
+    pub(super) limits: Limits,
+    /// How many parts a full key has.
+    pub(super) key_length: usize,
+    /// Whether a shorter one is a prefix.
+    pub(super) prefix_keys: bool,
+    /// What it shares with other functions.
+    pub(super) rooms: Vec<Arc<Room>>,
+    pub(super) publisher: Arc<dyn InvalidationPublisher>,
 }
 
 /// The results of one cached function.
 pub(super) struct FunctionCache {
     incarnation: Arc<Incarnation>,
     name: Arc<str>,
-    max_entries: u64,
-    entries: moka::sync::Cache<CacheKey, Arc<Kept>>,
+    key_length: usize,
+    results: Results<Kept>,
+    prefixes: Option<Prefixes>,
     flights: DashMap<CacheKey, Arc<Flight>>,
+    rooms: Vec<Arc<Room>>,
     publisher: Arc<dyn InvalidationPublisher>,
     announced: AtomicBool,
     hits: AtomicU64,
     misses: AtomicU64,
-    evictions: Arc<AtomicU64>,
+    failures: AtomicU64,
+    /// Counted as they begin.
+    invalidations: AtomicU64,
     // Computations outlive their callers, so they hold the cache.
     this: std::sync::Weak<Self>,
 }
@@ -86,38 +64,27 @@ enum Wait {
 }
 
 impl FunctionCache {
-    pub(super) fn new(
-        incarnation: &Arc<Incarnation>,
-        name: Arc<str>,
-        limits: CacheDefaults,
-        publisher: Arc<dyn InvalidationPublisher>,
-    ) -> Arc<Self> {
-        let evictions = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&evictions);
-        let builder = moka::sync::Cache::builder()
-            .max_capacity(limits.max_entries)
-            .eviction_listener(move |_key, _kept, cause: RemovalCause| {
-                if cause.was_evicted() {
-                    counted.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        let entries = match limits.ttl {
-            Some(ttl) => builder.time_to_live(ttl).build(),
-            None => builder.build(),
-        };
-        Arc::new_cyclic(|this| Self {
+    pub(super) fn open(incarnation: &Arc<Incarnation>, opening: Opening) -> Arc<Self> {
+        let cache = Arc::new_cyclic(|this| Self {
             incarnation: Arc::clone(incarnation),
-            name,
-            max_entries: limits.max_entries,
-            entries,
+            name: opening.name,
+            key_length: opening.key_length,
+            results: Results::new(opening.limits, opening.rooms.clone()),
+            prefixes: opening.prefix_keys.then(Prefixes::default),
             flights: DashMap::new(),
-            publisher,
+            rooms: opening.rooms,
+            publisher: opening.publisher,
             announced: AtomicBool::new(false),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
-            evictions,
+            failures: AtomicU64::new(0),
+            invalidations: AtomicU64::new(0),
             this: this.clone(),
-        })
+        });
+        for room in &cache.rooms {
+            room.join(&cache);
+        }
+        cache
     }
 
     pub(super) fn is_of(&self, incarnation: &Incarnation) -> bool {
@@ -136,36 +103,125 @@ impl FunctionCache {
         self.announced.load(Ordering::Relaxed)
     }
 
+    /// What is too old or forgotten goes first.
     pub(super) fn statistics(&self) -> CacheStatistics {
-        self.entries.run_pending_tasks();
+        self.tidy();
+        let limits = self.results.limits();
         CacheStatistics {
             module: self.module().to_owned(),
             name: self.name.to_string(),
-            entries: self.entries.entry_count(),
-            max_entries: self.max_entries,
+            announced: self.is_announced(),
+            entries: self.results.entries(),
+            max_entries: limits.most.entries(),
+            weight: self.results.weight(),
+            max_weight: limits.most.weight(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
-            evictions: self.evictions.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
+            evictions: self.results.evictions(),
+            expired: self.results.expired(),
+            invalidations: self.invalidations.load(Ordering::Relaxed),
         }
     }
 
-    /// Forgets one result or all. The flight goes first: a computation that ends in between finds it gone and stores
-    /// nothing, and one that stored before is forgotten after.
+    /// How many results there are, those that are being added too.
+    pub(super) fn entries(&self) -> u64 {
+        self.results.entries()
+    }
+
+    /// Lets what is over the function's own limit go at once.
+    pub(super) fn settle(&self) {
+        self.results.settle();
+    }
+
+    /// Lets so many results go, because others need the room.
+    pub(super) fn give_way(&self, count: u64) {
+        if count > 0 {
+            self.results.give_way(count);
+        }
+    }
+
+    /// The moment, if it matters. It is tokio's, which tests pause.
+    fn now(&self) -> Moment {
+        if self.results.limits().ages.are_limited() {
+            Instant::now().into()
+        } else {
+            Moment::ORIGIN
+        }
+    }
+
+    /// Whether a key fits: a full one, or a prefix if there are prefixes.
+    pub(super) fn takes(&self, key: &CacheKey) -> bool {
+        let length = key.parts().len();
+        length == self.key_length || self.prefixes.is_some() && (1..self.key_length).contains(&length)
+    }
+
+    /// Forgets one result, all that begin with a prefix, or all.
+    ///
+    /// The count goes first, so that no batch that was begun before puts a result there after. The flights go next: a
+    /// computation that ends in between finds its flight gone and stores nothing. What was stored before is forgotten last.
     pub(super) fn forget(&self, key: Option<&CacheKey>) {
-        match key {
-            Some(key) => {
+        self.invalidations.fetch_add(1, Ordering::AcqRel);
+        match (key, &self.prefixes) {
+            (Some(prefix), Some(prefixes)) if prefix.parts().len() < self.key_length => {
+                self.flights.retain(|key, _| !key.parts().starts_with(prefix.parts()));
+                prefixes.forget(prefix.clone());
+                if prefixes.are_many(self.results.entries()) {
+                    self.tidy();
+                }
+            }
+            (Some(key), _) => {
                 self.flights.remove(key);
-                self.entries.invalidate(key);
+                self.results.remove(key);
             }
-            None => {
+            (None, _) => {
                 self.flights.clear();
-                self.entries.invalidate_all();
+                self.results.clear();
             }
+        }
+    }
+
+    /// Drops what is too old or was forgotten by a prefix: until then it takes room. Then no prefix need be remembered.
+    fn tidy(&self) {
+        let Some(prefixes) = self.prefixes.as_ref().filter(|prefixes| !prefixes.are_none()) else {
+            if self.results.limits().ages.are_limited() {
+                self.results.retain(self.now(), |_, _| true);
+            } else {
+                self.results.settle();
+            }
+            return;
+        };
+        // Whoever comes second has nothing to do.
+        if let Ok(tidying) = prefixes.tidying.try_lock() {
+            let settling = prefixes.settle();
+            self.results
+                .retain(self.now(), |key, kept| !prefixes.have_forgotten(key, kept.generation));
+            prefixes.settled(settling);
+            drop(tidying);
         }
     }
 
     fn kept(&self, key: &CacheKey) -> Option<CachedValue> {
-        self.entries.get(key)?.value.clone()
+        self.results.get(key, self.now(), |kept| match &self.prefixes {
+            Some(prefixes) if prefixes.have_forgotten(key, kept.generation) => None,
+            _ => kept.value(),
+        })
+    }
+
+    /// Keeps a result, while the flights of its key are locked.
+    fn keep(&self, key: CacheKey, Computed { value, weight }: Computed) {
+        let (now, kept) = (self.now(), |generation| Kept::new(value, &self.incarnation, generation));
+        match &self.prefixes {
+            None => self.results.insert(key, weight, now, kept(Generation::default())),
+            Some(prefixes) => prefixes.in_present(|present| self.results.insert(key, weight, now, kept(present))),
+        }
+    }
+
+    /// A result was kept: if there are too many for what functions share, others go. No lock may be held.
+    fn make_room(&self) {
+        for room in &self.rooms {
+            room.shrink();
+        }
     }
 
     /// The result, or the flight that will bring it, started if there is none.
@@ -178,10 +234,8 @@ impl FunctionCache {
                     return Wait::Found(value);
                 }
                 // The caller's thread, else the module's own.
-                let flight = Arc::new(Flight {
-                    landed: watch::channel(None).0,
-                    thread: ModuleThread::here().unwrap_or_else(|| self.incarnation.home()),
-                });
+                let thread = ModuleThread::here().unwrap_or_else(|| self.incarnation.home());
+                let flight = Arc::new(Flight::on(thread));
                 vacant.insert(Arc::clone(&flight));
                 self.take_off(key.clone(), Arc::clone(&flight), fill);
                 flight
@@ -197,15 +251,15 @@ impl FunctionCache {
             return;
         };
         let thread = Arc::clone(&flight.thread);
-        let underway = Underway { cache, key, flight };
+        let underway = Underway::new(cache, key, flight);
         // What is asked for it is asked below the call that needs it first, though others may wait for it too.
         let below = Lineage::here().map(Lineage::without_deadline);
         // A thread that has ended drops it, and so tells those who wait.
         thread.arbiter().spawn_fn(move || {
             actix::spawn(async move {
                 let filled = match below {
-                    Some(below) => below.scope(underway.cache.compute(fill)).await,
-                    None => underway.cache.compute(fill).await,
+                    Some(below) => below.scope(underway.cache().compute(fill)).await,
+                    None => underway.cache().compute(fill).await,
                 };
                 underway.land(filled);
             });
@@ -213,7 +267,7 @@ impl FunctionCache {
     }
 
     /// Runs the module's function, until its incarnation ends.
-    async fn compute(&self, fill: Fill) -> Filled {
+    async fn compute(&self, fill: Fill) -> Result<Computed, ModuleError> {
         let incarnation = &self.incarnation;
         let entrance = incarnation.entrance(Operation::CACHED_FUNCTION);
         let filled = contained(entrance, async { fill().await }, async |polled| {
@@ -235,20 +289,25 @@ impl FunctionCache {
     }
 
     /// Stores a result, unless its flight was taken away, and tells those who wait.
-    fn land(&self, key: CacheKey, flight: &Arc<Flight>, filled: Filled) {
+    pub(super) fn land(&self, key: CacheKey, flight: &Arc<Flight>, computed: Result<Computed, ModuleError>) {
+        let filled = computed.as_ref().map(|computed| Arc::clone(&computed.value));
+        let filled: Filled = filled.map_err(Clone::clone);
+        let (has_failed, mut is_kept) = (filled.is_err(), false);
         if let Entry::Occupied(current) = self.flights.entry(key)
             && Arc::ptr_eq(current.get(), flight)
         {
-            if let Ok(value) = &filled {
-                let kept = Kept {
-                    value: Some(Arc::clone(value)),
-                    incarnation: Arc::clone(&self.incarnation),
-                };
-                self.entries.insert(current.key().clone(), Arc::new(kept));
+            if let Ok(computed) = computed {
+                self.keep(current.key().clone(), computed);
+                is_kept = true;
             }
             current.remove();
         }
-        flight.landed.send_replace(Some(filled));
+        if is_kept {
+            self.make_room();
+        }
+        if flight.land(filled) && has_failed {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -265,13 +324,9 @@ impl CacheStore for FunctionCache {
                 Wait::Found(value) => return Ok(value),
                 Wait::Flight(flight) => flight,
             };
-            let mut landed = flight.landed.subscribe();
-            let landed = pin!(landed.wait_for(Option::is_some));
-            match select(landed, pin!(flight.thread.given_up().cancelled())).await {
-                Either::Left((landed, _)) => {
-                    let filled = landed.ok().and_then(|filled| filled.clone());
-                    filled.unwrap_or_else(|| Err(lost()))
-                }
+            let given_up = pin!(flight.thread.given_up().cancelled());
+            match select(pin!(flight.landed()), given_up).await {
+                Either::Left((filled, _)) => filled,
                 Either::Right(_given_up) => {
                     // A later call computes anew.
                     self.land(key, &flight, Err(lost()));
@@ -279,6 +334,24 @@ impl CacheStore for FunctionCache {
                 }
             }
         })
+    }
+
+    fn invalidations(&self) -> InvalidationCount {
+        InvalidationCount(self.invalidations.load(Ordering::Acquire))
+    }
+
+    fn put(&self, key: CacheKey, result: Computed, read_at: InvalidationCount) -> bool {
+        match self.flights.entry(key) {
+            // Looked at while the flights of the key are locked, which an invalidation locks after it was counted.
+            _ if self.invalidations() != read_at => return false,
+            Entry::Occupied(flight) => {
+                self.keep(flight.key().clone(), result);
+                flight.remove();
+            }
+            Entry::Vacant(vacant) => self.keep(vacant.key().clone(), result),
+        }
+        self.make_room();
+        true
     }
 
     fn invalidate(&self, key: &CacheKey) {
@@ -298,8 +371,4 @@ impl CacheStore for FunctionCache {
     fn announce(&self) {
         self.announced.store(true, Ordering::Relaxed);
     }
-}
-
-fn lost() -> ModuleError {
-    ModuleError::message("the computation of a cached value is lost with its thread")
 }

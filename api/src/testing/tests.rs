@@ -107,7 +107,7 @@ impl ModuleHost for Notes {
         Arc::new(NoCancel)
     }
 
-    fn open_cache(&self, name: &str, _: &CacheOptions) -> Result<Arc<dyn CacheStore>, RegistrationError> {
+    fn open_cache(&self, name: &str, _: &CacheOptions, _: usize) -> Result<Arc<dyn CacheStore>, RegistrationError> {
         Err(RegistrationError::CachedFunction {
             name: name.into(),
             reason: "this host has no caches",
