@@ -7,9 +7,10 @@ use ganglion_api::{
     AuthCheckers, AuthenticatedUser, Callback, CallbackSet, ConfigError, JsonObject, LoginTypes, MatrixError, Module,
     ModuleApi, ModuleError, spec, visit_all, visit_each_callback,
 };
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value;
 
+use super::duration;
 use crate::config::{near, unknown_callback};
 
 /// Answers what its config says.
@@ -27,7 +28,7 @@ pub struct CannedConfig {
     #[serde(default)]
     answers: BTreeMap<String, Value>,
     /// How long it waits before each answer.
-    #[serde(default, deserialize_with = "duration")]
+    #[serde(default, deserialize_with = "duration::read")]
     delay: Duration,
     /// The login types of `auth_checkers` with their fields.
     #[serde(default = "password_login")]
@@ -36,12 +37,6 @@ pub struct CannedConfig {
 
 fn password_login() -> BTreeMap<String, BTreeSet<String>> {
     [("m.login.password".to_owned(), ["password".to_owned()].into())].into()
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|error| serde::de::Error::custom(format!("write a duration such as 500ms: {error}")))
 }
 
 /// What one callback is answered with.

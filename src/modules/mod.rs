@@ -2,19 +2,74 @@
 
 mod canned;
 mod demo;
+#[cfg(feature = "http-client")]
+mod department_lookup;
+mod duration;
+#[cfg(feature = "http-client")]
+mod http_antispam;
+#[cfg(feature = "http-client")]
+mod http_client;
 mod keyword_filter;
 
 use ganglion_api::Registry;
 
 pub use self::canned::Canned;
 pub use self::demo::DemoModule;
+#[cfg(feature = "http-client")]
+pub use self::department_lookup::DepartmentLookup;
+#[cfg(feature = "http-client")]
+pub use self::http_antispam::HttpAntispam;
 pub use self::keyword_filter::KeywordFilter;
+
+/// The modules that need a feature of this crate, and whether it is there.
+const WITH_FEATURES: [(&str, &str, bool); 2] = [
+    (
+        "ganglion.modules.DepartmentLookup",
+        "http-client",
+        cfg!(feature = "http-client"),
+    ),
+    (
+        "ganglion.modules.HttpAntispam",
+        "http-client",
+        cfg!(feature = "http-client"),
+    ),
+];
+
+/// The feature without which this one was built, and without which there is no module of this path.
+pub(crate) fn missing_feature(path: &str) -> Option<&'static str> {
+    let mut missing = WITH_FEATURES.iter().filter(|(_, _, is_there)| !is_there);
+    missing.find(|(of, _, _)| *of == path).map(|(_, feature, _)| *feature)
+}
 
 /// The modules that ship, under their `module:` paths.
 #[must_use]
 pub fn registry() -> Registry {
-    Registry::new()
+    let registry = Registry::new()
         .with::<DemoModule>("demo.DemoModule")
         .with::<KeywordFilter>("ganglion.modules.KeywordFilter")
-        .with::<Canned>("ganglion.modules.Canned")
+        .with::<Canned>("ganglion.modules.Canned");
+    #[cfg(feature = "http-client")]
+    let registry = registry
+        .with::<DepartmentLookup>("ganglion.modules.DepartmentLookup")
+        .with::<HttpAntispam>("ganglion.modules.HttpAntispam");
+    registry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+
+    #[test]
+    fn a_module_is_there_or_its_feature_is_said_to_be_missing() {
+        for (path, feature, is_there) in WITH_FEATURES {
+            assert_eq!(registry().factory(path).is_some(), is_there, "{path}");
+            let yaml = format!("{{server_name: example.com, modules: [{{module: {path}}}]}}");
+            let refusal = Config::from_yaml(&yaml, "ganglion.yaml", &registry())
+                .unwrap_err()
+                .to_string();
+            let reason = format!("modules[0].module: this ganglion was built without the feature {feature}");
+            assert_eq!(refusal.contains(&reason), !is_there, "{refusal}");
+        }
+    }
 }

@@ -15,8 +15,12 @@ mod commands;
 mod config;
 mod config_refused;
 mod deadline;
+#[cfg(feature = "http-client")]
+mod department_lookup;
 mod fuzz;
 mod golden;
+#[cfg(feature = "http-client")]
+mod http_antispam;
 mod isolation;
 mod metrics;
 mod module_pages;
@@ -27,6 +31,8 @@ mod order;
 mod overload;
 mod poison;
 mod policy;
+#[cfg(feature = "http-client")]
+mod service;
 mod support;
 mod survival;
 mod web_resources;
