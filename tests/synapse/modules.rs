@@ -1,5 +1,10 @@
 //! The modules that ship, asked by a real Synapse through the bridge.
 
+#[cfg(feature = "http-client")]
+mod department_lookup;
+#[cfg(feature = "http-client")]
+mod http_antispam;
+
 use anyhow::Context;
 use serde_json::{Value, json};
 
