@@ -213,6 +213,7 @@ fn ping_id() -> String {
 mod tests {
     use super::*;
     use crate::http::antispam::CALLBACKS;
+    use crate::testing::ModuleTest;
 
     #[test]
     fn a_ping_has_eight_letters_and_none_is_like_the_other() {
@@ -222,6 +223,19 @@ mod tests {
             ids.iter()
                 .all(|id| id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_lowercase()))
         );
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_pinged_again_and_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("base_url: http://{}/", listener.local_addr().unwrap());
+        ModuleTest::new::<HttpAntispam>(url).run(async |module| {
+            // Each is given up after ten seconds, and the next one begins five seconds later.
+            module.advance(Duration::from_secs(50)).await;
+        });
+        listener.set_nonblocking(true).unwrap();
+        let pings = std::iter::from_fn(|| listener.accept().ok()).count();
+        assert_eq!(pings, 4);
     }
 
     #[test]

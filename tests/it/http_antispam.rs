@@ -120,7 +120,11 @@ fn what_goes_out_has_the_path_the_token_and_the_fields_of_the_protocol_and_conne
             assert_eq!(sent, body, "{callback}");
         }
     }
-    // One worker, one after the other: one connection.
+    // One worker, one after the other: one connection. It is not the instance's.
+    assert_eq!(service.connections(), 1);
+    let restarted = server.post("/_ganglion/admin/v1/modules/a/restart", b"");
+    assert_eq!(restarted.status, 200, "{restarted:?}");
+    assert_eq!(room(&server).0, pass());
     assert_eq!(service.connections(), 1);
 }
 

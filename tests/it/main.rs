@@ -21,6 +21,8 @@ mod fuzz;
 mod golden;
 #[cfg(feature = "http-client")]
 mod http_antispam;
+#[cfg(feature = "http-client")]
+mod https;
 mod isolation;
 mod metrics;
 mod module_pages;

@@ -134,7 +134,7 @@ impl Heard {
 }
 
 /// The next request; `None` at the end of the connection.
-fn read(reader: &mut impl std::io::BufRead) -> std::io::Result<Option<Asked>> {
+pub(crate) fn read(reader: &mut impl std::io::BufRead) -> std::io::Result<Option<Asked>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
