@@ -59,14 +59,15 @@ impl Module for HttpAntispam {
     }
 
     fn new(config: HttpAntispamConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
+        let token = config.token(|path| api.resolve_path(path))?;
         api.register_callbacks(callbacks(&config))?;
+        let service = Service::new(config.base_url, token)?;
         if config.do_ping {
             api.run_as_background_process("ping", Self::ping);
         }
-        let token = config.token(|path| api.resolve_path(path))?;
         Ok(Self {
             api: api.clone(),
-            service: Service::new(config.base_url, token)?,
+            service,
             mode: config.mode,
             later: config
                 .asynchronous
@@ -170,7 +171,7 @@ impl HttpAntispam {
             Some(error) if !was_silent => {
                 tracing::warn!(service, callback, %error, "the antispam server does not answer; said once until it does");
             }
-            None if was_silent => tracing::warn!(service, callback, "the antispam server answers again"),
+            None if was_silent => tracing::info!(service, callback, "the antispam server answers again"),
             _ => {}
         }
     }
