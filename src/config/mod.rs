@@ -30,6 +30,7 @@ pub use self::http::HttpConfig;
 pub use self::modules::ModuleConfig;
 use self::section::{Problems, Section};
 pub use self::token::Token;
+pub(crate) use self::token::bearer;
 pub(crate) use self::value::{bytes_of, near, unknown_callback};
 pub use self::wire::WireConfig;
 

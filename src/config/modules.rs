@@ -13,6 +13,7 @@ use serde_yaml::Value;
 
 use super::section::{Problems, Section};
 use super::{breaker, on_failure, restart, value, yaml};
+use crate::modules::missing_feature;
 
 /// One module of the config.
 #[derive(Clone)]
@@ -196,7 +197,10 @@ fn resolve(path: &str, registry: &Registry) -> Result<Arc<dyn ModuleFactory>, St
     if !path.contains('.') {
         return Err(format!("expected a path such as package.Class, found {path:?}"));
     }
-    let unknown = || format!("no module is known by {path:?}{}", value::near(path, registry.paths()));
+    let unknown = || match missing_feature(path) {
+        Some(feature) => format!("this ganglion was built without the feature {feature}"),
+        None => format!("no module is known by {path:?}{}", value::near(path, registry.paths())),
+    };
     registry.factory(path).ok_or_else(unknown)
 }
 

@@ -12,7 +12,7 @@ use ganglion_api::is_at_or_below;
 
 use super::error::HttpError;
 use super::{Listener, Surface, antispam};
-use crate::config::Token;
+use crate::config::{Token, bearer};
 
 /// Lets a request pass, or answers it.
 pub(super) async fn check(
@@ -77,11 +77,6 @@ fn forbidden(error: &str) -> HttpError {
 fn header<'a>(request: &'a ServiceRequest, name: &HeaderName) -> Option<&'a str> {
     // A value that is no text matches nothing.
     request.headers().get(name).map(|value| value.to_str().unwrap_or(""))
-}
-
-fn bearer(authorization: &str) -> Option<&str> {
-    let (scheme, token) = authorization.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Whether an origin names the very host that the request went to.

@@ -21,7 +21,7 @@ use super::error::{HttpError, matrix_body, nothing_here, use_post};
 pub(super) const SCOPE: &str = "/_ganglion/antispam";
 
 /// The callbacks of the dialect.
-const CALLBACKS: [&str; 11] = [
+pub(crate) const CALLBACKS: [&str; 11] = [
     "check_event_for_spam",
     "federated_user_may_invite",
     "user_may_join_room",

@@ -3,7 +3,7 @@
 //! HTTP threads parse, ask and answer; they never run module code.
 
 mod access;
-mod antispam;
+pub(crate) mod antispam;
 mod body;
 mod caches;
 mod callbacks;

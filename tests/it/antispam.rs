@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, TestServer, canned, request, with_modules};
 
 /// The callbacks of the dialect with the bodies that its client sends.
-fn bodies() -> Vec<(&'static str, Value)> {
+pub(crate) fn bodies() -> Vec<(&'static str, Value)> {
     let bob = "@bob:example.com";
     let room = "!r:example.com";
     vec![
@@ -56,7 +56,7 @@ fn client_event(event_type: &str, content: &Value) -> Value {
 }
 
 /// A server with one module that gives this answer to every callback of the dialect.
-fn answering(answer: &Value) -> TestServer {
+pub(crate) fn answering(answer: &Value) -> TestServer {
     let answers: Value = bodies()
         .into_iter()
         .map(|(name, _)| (name.to_owned(), answer.clone()))

@@ -16,8 +16,14 @@ mod commands;
 mod config;
 mod config_refused;
 mod deadline;
+#[cfg(feature = "http-client")]
+mod department_lookup;
 mod fuzz;
 mod golden;
+#[cfg(feature = "http-client")]
+mod http_antispam;
+#[cfg(feature = "http-client")]
+mod https;
 mod isolation;
 mod metrics;
 mod module_pages;
@@ -28,6 +34,8 @@ mod order;
 mod overload;
 mod poison;
 mod policy;
+#[cfg(feature = "http-client")]
+mod service;
 mod support;
 mod survival;
 mod web_resources;

@@ -163,6 +163,12 @@ impl Wired {
         Ok(client.ask("GET", &path, None, &Body::Nothing)?.body)
     }
 
+    /// Returns once this many lines of its log say so.
+    #[cfg(feature = "http-client")]
+    pub(crate) fn wait_for_lines(&self, text: &str, count: usize) -> anyhow::Result<()> {
+        self.process()?.wait_for_lines(text, count)
+    }
+
     /// Kills it, as a crash would. Its socket's file stays.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.process.take().context(NOT_RUNNING)?.kill()

@@ -11,5 +11,9 @@ mod homeserver;
 mod modules;
 mod process;
 mod scripted;
+#[cfg(feature = "http-client")]
+#[path = "../it/service.rs"]
+#[expect(dead_code, reason = "the integration tests have it do more")]
+mod service;
 mod sides;
 mod transcript;

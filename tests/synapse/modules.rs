@@ -1,6 +1,10 @@
 //! The modules that ship, asked by a real Synapse through the bridge.
 
 mod account_expiry;
+#[cfg(feature = "http-client")]
+mod department_lookup;
+#[cfg(feature = "http-client")]
+mod http_antispam;
 mod media_guard;
 mod registration_guard;
 mod server_rules;

@@ -1,0 +1,95 @@
+//! The config of the module, in the keys of synapse-http-antispam.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ganglion_api::ConfigError;
+use serde::Deserialize;
+
+use super::super::http_client::BaseUrl;
+use super::verdict::Mode;
+use crate::config::{Token, near};
+use crate::http::antispam::CALLBACKS;
+
+/// The config of [`HttpAntispam`](super::HttpAntispam).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpAntispamConfig {
+    /// What comes before the name of a callback.
+    pub(super) base_url: BaseUrl,
+    /// What the server is shown.
+    authorization: Option<Token>,
+    /// The file that it is in.
+    authorization_path: Option<PathBuf>,
+    /// Whether the server is asked at the start if it is there.
+    #[serde(default = "yes")]
+    pub(super) do_ping: bool,
+    /// The callbacks that it is asked about; all if absent.
+    enabled_callbacks: Option<Vec<String>>,
+    /// The callbacks that pass before the server is asked.
+    #[serde(default, rename = "async")]
+    pub(super) asynchronous: BTreeMap<String, bool>,
+    /// What a failure counts as.
+    #[serde(default)]
+    pub(super) fail_open: BTreeMap<String, bool>,
+    /// Which answers are denials.
+    #[serde(default)]
+    pub(super) mode: Mode,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl HttpAntispamConfig {
+    /// Checks what Serde cannot.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.authorization.is_some() && self.authorization_path.is_some() {
+            let reason = "give authorization or authorization_path, not both";
+            return Err(ConfigError::at("authorization_path", reason));
+        }
+        let enabled = self.enabled_callbacks.as_deref();
+        if enabled.is_some_and(<[String]>::is_empty) {
+            let reason = "expected at least one callback; leave the key out for all";
+            return Err(ConfigError::at("enabled_callbacks", reason));
+        }
+        let enabled = enabled.unwrap_or_default().iter().enumerate();
+        for (index, name) in enabled {
+            known(name, || format!("enabled_callbacks[{index}]"))?;
+        }
+        for name in self.asynchronous.keys() {
+            known(name, || format!("async.{name}"))?;
+        }
+        for name in self.fail_open.keys() {
+            known(name, || format!("fail_open.{name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the server is asked about this callback.
+    pub(super) fn is_enabled(&self, callback: &str) -> bool {
+        let enabled = self.enabled_callbacks.as_ref();
+        enabled.is_none_or(|enabled| enabled.iter().any(|name| name == callback))
+    }
+
+    /// What the server is shown.
+    ///
+    /// # Errors
+    /// It is in a file that cannot be read, or holds something else.
+    pub(super) fn token(&self, resolve: impl FnOnce(&Path) -> PathBuf) -> Result<Option<Token>, ConfigError> {
+        let Some(path) = &self.authorization_path else {
+            return Ok(self.authorization.clone());
+        };
+        let token = Token::read(&resolve(path)).map_err(|reason| ConfigError::at("authorization_path", reason))?;
+        Ok(Some(token))
+    }
+}
+
+fn known(name: &str, place: impl FnOnce() -> String) -> Result<(), ConfigError> {
+    if CALLBACKS.contains(&name) {
+        return Ok(());
+    }
+    let near = near(name, CALLBACKS);
+    let reason = format!("the antispam protocol has no such callback{near}");
+    Err(ConfigError::at(place(), reason))
+}
