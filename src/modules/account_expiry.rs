@@ -3,7 +3,7 @@
 mod admin;
 mod store;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use ganglion_api::{
@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use self::store::{Change, ExpiryStore};
 use super::duration;
+use super::secret::Secret;
 use crate::config::Token;
 
 /// How long an end is known without asking the database, which another process may have changed meanwhile.
@@ -44,46 +45,15 @@ pub struct AccountExpiryConfig {
     /// How long an account lasts that is registered from now on.
     #[serde(deserialize_with = "duration::read")]
     period: Duration,
-    /// The secret of the admin resource. Any value here, since an error about its type would show it.
-    #[serde(default)]
-    token: Secret,
+    /// The secret of the admin resource.
+    token: Option<Token>,
     /// The file with that secret.
     token_path: Option<PathBuf>,
 }
 
-/// A value that is not shown.
-#[derive(Clone, Default, Deserialize)]
-#[serde(transparent)]
-struct Secret(Option<Value>);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
-/// Where the secret of the admin resource is.
-enum TokenSource<'a> {
-    Here(Token),
-    File(&'a Path),
-}
-
 impl AccountExpiryConfig {
-    fn token(&self) -> Result<TokenSource<'_>, ConfigError> {
-        match (&self.token.0, &self.token_path) {
-            (Some(_), Some(_)) => Err(ConfigError::at("token_path", "token is set too: keep one of them")),
-            (None, None) => Err(ConfigError::at(
-                "token_path",
-                "missing: name a file with the secret of the admin resource, or set token",
-            )),
-            (None, Some(file)) => Ok(TokenSource::File(file)),
-            (Some(value), None) => {
-                let token = value.as_str().and_then(Token::new);
-                token.map(TokenSource::Here).ok_or_else(|| {
-                    ConfigError::at("token", "expected text of printable ASCII without spaces, in quotes")
-                })
-            }
-        }
+    fn secret(&self) -> Secret {
+        Secret::new(("token", "token_path"), self.token.as_ref(), self.token_path.as_ref())
     }
 }
 
@@ -99,17 +69,12 @@ impl Module for AccountExpiry {
         if config.period < Duration::from_millis(1) || config.period > MAX_PERIOD {
             return Err(ConfigError::at("period", "expected at least 1ms and at most 100 years"));
         }
-        config.token()?;
+        config.secret().check_required()?;
         Ok(config)
     }
 
     fn new(config: AccountExpiryConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
-        let token = match config.token()? {
-            TokenSource::Here(token) => token,
-            TokenSource::File(file) => {
-                Token::read(&api.resolve_path(file)).map_err(|reason| ConfigError::at("token_path", reason))?
-            }
-        };
+        let token = config.secret().read_required(api)?;
         let store = ExpiryStore::open(api.resolve_path(&config.database))
             .map_err(|error| ConfigError::at("database", error.to_string()))?;
         let options = CacheOptions::new().max_entries(KNOWN).ttl(KNOWN_FOR);

@@ -10,13 +10,13 @@ use ganglion_api::{
     OwnedUserId, ThirdPartyRulesCallbacks, UserId, WebRequest, WebResponse, json_response, query_parameter,
 };
 use http::Method;
-use http::header::AUTHORIZATION;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::duration;
 use super::http_client::{BaseUrl, Limits, Service};
-use crate::config::{Token, bearer};
+use super::secret::{Secret, authorize};
+use crate::config::Token;
 
 /// Where the module answers.
 const PATH: &str = "/_synapse/client/department";
@@ -51,6 +51,12 @@ pub struct DepartmentLookupConfig {
     ttl: Option<Duration>,
 }
 
+impl DepartmentLookupConfig {
+    fn secret(&self) -> Secret {
+        Secret::new(("token", "token_path"), self.token.as_ref(), self.token_path.as_ref())
+    }
+}
+
 /// The service answered something else than a department, or that there is none.
 #[derive(Debug, thiserror::Error)]
 #[error("{service} answered {status} without a department")]
@@ -64,16 +70,7 @@ impl Module for DepartmentLookup {
 
     fn parse_config(config: Value) -> Result<DepartmentLookupConfig, ConfigError> {
         let config: DepartmentLookupConfig = ganglion_api::read_config(config)?;
-        match (&config.token, &config.token_path) {
-            (None, None) => {
-                return Err(ConfigError::at(
-                    "token",
-                    "missing; give it here, or a file as token_path",
-                ));
-            }
-            (Some(_), Some(_)) => return Err(ConfigError::at("token_path", "give token or token_path, not both")),
-            _ => {}
-        }
+        config.secret().check_required()?;
         if config.max_entries == Some(0) {
             return Err(ConfigError::at("max_entries", "expected at least 1"));
         }
@@ -84,11 +81,7 @@ impl Module for DepartmentLookup {
     }
 
     fn new(config: DepartmentLookupConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
-        let token = match (config.token, config.token_path) {
-            (Some(token), _) => token,
-            (None, path) => Token::read(&api.resolve_path(path.unwrap_or_default()))
-                .map_err(|reason| ConfigError::at("token_path", reason))?,
-        };
+        let token = config.secret().read_required(api)?;
         let mut options = CacheOptions::new();
         options.max_entries = config.max_entries;
         options.ttl = config.ttl;
@@ -137,7 +130,7 @@ impl DepartmentLookup {
         match *request.method() {
             Method::GET => self.tell(&user(&request)?).await,
             Method::DELETE => {
-                self.authenticate(&request)?;
+                authorize(&self.token, &request)?;
                 self.api.invalidate_cache(&self.department, &user(&request)?)?;
                 json_response(200, &json!({}))
             }
@@ -159,19 +152,6 @@ impl DepartmentLookup {
                 "M_NOT_FOUND",
                 "no department is known for this user",
             ))?,
-        }
-    }
-
-    fn authenticate(&self, request: &WebRequest) -> Result<(), MatrixError> {
-        let unauthorized = |errcode, error| Err(MatrixError::new(401, errcode, error));
-        let authorization = request.headers().get(AUTHORIZATION);
-        match authorization.and_then(|value| bearer(value.to_str().ok()?)) {
-            None => unauthorized(
-                "M_MISSING_TOKEN",
-                "an Authorization header with a Bearer token is needed",
-            ),
-            Some(given) if self.token.matches(given) => Ok(()),
-            Some(_) => unauthorized("M_UNKNOWN_TOKEN", "the token is not known"),
         }
     }
 }

@@ -59,7 +59,7 @@ impl Module for HttpAntispam {
     }
 
     fn new(config: HttpAntispamConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
-        let token = config.token(|path| api.resolve_path(path))?;
+        let token = config.secret().read(api)?;
         api.register_callbacks(callbacks(&config))?;
         let service = Service::new(config.base_url, token)?;
         if config.do_ping {

@@ -16,6 +16,8 @@ mod keyword_filter;
 mod list_file;
 mod media_guard;
 mod registration_guard;
+#[cfg(any(feature = "http-client", feature = "sqlite"))]
+mod secret;
 mod server_rules;
 
 use ganglion_api::Registry;

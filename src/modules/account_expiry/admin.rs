@@ -4,9 +4,10 @@ use ganglion_api::{
     Fields, JsonError, JsonPath, MatrixError, ModuleError, OwnedUserId, WebRequest, WebResponse, json_response,
     query_parameter,
 };
-use http::{Method, header};
+use http::Method;
 use serde_json::{Value, json};
 
+use super::super::secret::authorize;
 use super::store::{Change, StoreError};
 use super::{AccountExpiry, millis, now};
 
@@ -15,7 +16,7 @@ pub(super) const PATH: &str = "/_synapse/client/account_expiry";
 impl AccountExpiry {
     /// Answers a request to [`PATH`].
     pub(super) async fn administer(&self, request: WebRequest) -> Result<WebResponse, ModuleError> {
-        self.authorize(&request)?;
+        authorize(&self.token, &request)?;
         if request.uri().path().trim_end_matches('/') != PATH {
             Err(MatrixError::new(404, "M_UNRECOGNIZED", "nothing is here"))?;
         }
@@ -36,23 +37,6 @@ impl AccountExpiry {
             _ => Err(MatrixError::new(405, "M_UNRECOGNIZED", "use GET, POST or DELETE"))?,
         };
         json_response(200, &json!({"user_id": user, "expires_at": end}))
-    }
-
-    fn authorize(&self, request: &WebRequest) -> Result<(), MatrixError> {
-        let given = request.headers().get(header::AUTHORIZATION);
-        // A value that is no text matches nothing.
-        let given = given.and_then(|value| value.to_str().unwrap_or_default().split_once(' '));
-        match given {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => match self.token.matches(token.trim()) {
-                true => Ok(()),
-                false => Err(MatrixError::new(401, "M_UNKNOWN_TOKEN", "the token is not known")),
-            },
-            _ => Err(MatrixError::new(
-                401,
-                "M_MISSING_TOKEN",
-                "an Authorization header with a Bearer token is needed",
-            )),
-        }
     }
 
     /// An account of this homeserver.

@@ -1,12 +1,13 @@
 //! The config of the module, in the keys of synapse-http-antispam.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ganglion_api::ConfigError;
 use serde::Deserialize;
 
 use super::super::http_client::BaseUrl;
+use super::super::secret::Secret;
 use super::verdict::Mode;
 use crate::config::{Token, near};
 use crate::http::antispam::CALLBACKS;
@@ -44,10 +45,7 @@ fn yes() -> bool {
 impl HttpAntispamConfig {
     /// Checks what Serde cannot.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        if self.authorization.is_some() && self.authorization_path.is_some() {
-            let reason = "give authorization or authorization_path, not both";
-            return Err(ConfigError::at("authorization_path", reason));
-        }
+        self.secret().check()?;
         let enabled = self.enabled_callbacks.as_deref();
         if enabled.is_some_and(<[String]>::is_empty) {
             let reason = "expected at least one callback; leave the key out for all";
@@ -73,15 +71,9 @@ impl HttpAntispamConfig {
     }
 
     /// What the server is shown.
-    ///
-    /// # Errors
-    /// It is in a file that cannot be read, or holds something else.
-    pub(super) fn token(&self, resolve: impl FnOnce(&Path) -> PathBuf) -> Result<Option<Token>, ConfigError> {
-        let Some(path) = &self.authorization_path else {
-            return Ok(self.authorization.clone());
-        };
-        let token = Token::read(&resolve(path)).map_err(|reason| ConfigError::at("authorization_path", reason))?;
-        Ok(Some(token))
+    pub(super) fn secret(&self) -> Secret {
+        let keys = ("authorization", "authorization_path");
+        Secret::new(keys, self.authorization.as_ref(), self.authorization_path.as_ref())
     }
 }
 
