@@ -9,8 +9,11 @@ use tokio::time::{advance, pause};
 use super::functions::{Made, made};
 use crate::support::caches;
 
+/// The module's function and who invalidates it.
+type Used = (ModuleApi<Made>, Cached<(i64, i64), Uses>);
+
 thread_local! {
-    static FUNCTION: OnceCell<(ModuleApi<Made>, Cached<(i64, i64), Uses>)> = const { OnceCell::new() };
+    static FUNCTION: OnceCell<Used> = const { OnceCell::new() };
     static DROPS: Cell<u64> = const { Cell::new(0) };
 }
 
