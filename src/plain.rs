@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
-        // Beside control characters those that turn the direction of text.
-        let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if character.is_control() || turns {
+        // Beside control characters those that turn the direction of text, and those that break a line.
+        let turns = matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let breaks = matches!(character, '\u{2028}' | '\u{2029}');
+        if character.is_control() || turns || breaks {
             let _ = write!(plain, "{}", character.escape_unicode());
         } else {
             plain.push(character);

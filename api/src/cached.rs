@@ -29,9 +29,10 @@ pub struct Computed {
 /// Computes a result that was not there.
 pub type Fill = Box<dyn FnOnce() -> LocalFuture<'static, Result<Computed, ModuleError>> + Send>;
 
-/// How many invalidations of one cached function there were: what was read before the next one may be out of date after it.
+/// How many times a cached function was told something: to forget results, or what a result is. What was read before that
+/// may be out of date after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidationCount(pub u64);
+pub struct CacheChanges(pub u64);
 
 /// Where the results of one cached function are kept.
 pub trait CacheStore: Send + Sync {
@@ -46,12 +47,13 @@ pub trait CacheStore: Send + Sync {
         fill: Fill,
     ) -> Pin<Box<dyn Future<Output = Result<CachedValue, ModuleError>> + Send + '_>>;
 
-    /// How many invalidations there were.
-    fn invalidations(&self) -> InvalidationCount;
+    /// How many changes there were: invalidations, and results that were put.
+    fn changes(&self) -> CacheChanges;
 
-    /// Keeps a result that was read when there had been so many invalidations, unless there was one more since: then it
-    /// says false. A computation of this key that is under way still answers those who wait for it, but is not kept.
-    fn put(&self, key: CacheKey, result: Computed, read_at: InvalidationCount) -> bool;
+    /// Keeps a result that was read when there had been so many changes, and gives the number with this one; `None` if there
+    /// was another since: then nothing is kept. A computation of this key that is under way still answers those who wait for
+    /// it, but is not kept.
+    fn put(&self, key: CacheKey, result: Computed, read_at: CacheChanges) -> Option<CacheChanges>;
 
     /// Forgets the result for this key, or with a shorter key all that begin with it. A computation that is under way
     /// still answers those who wait for it, but is not kept, and a later call computes anew.
@@ -100,27 +102,43 @@ impl<A: CacheArgs + Send + 'static, V: Send + Sync + 'static> Cached<A, V> {
             .map_err(|_| ModuleError::message("a cached value has another type"))
     }
 
-    /// Puts a result there that the module knows already, such as one that it has just written. The key is as for
-    /// [`ModuleApi::invalidate_cache`](crate::ModuleApi::invalidate_cache), and full. It takes the place of the result that
-    /// is there; a computation that is under way still answers those who wait for it, but is not kept. For results that the
-    /// module reads from somewhere there is [`Self::batch`].
+    /// Puts a result there that the module knows without reading or writing it anywhere, such as one that it was told. The
+    /// key is as for [`ModuleApi::invalidate_cache`](crate::ModuleApi::invalidate_cache), and full. It takes the place of the
+    /// result that is there; a computation that is under way still answers those who wait for it, but is not kept.
+    ///
+    /// A result that was read or written elsewhere may be out of date by now: for those there is [`Self::batch`], which
+    /// begins before that.
     ///
     /// Source: `prefill` of Synapse's own caches, which its modules do not have.
     ///
     /// # Errors
     /// The key has not as many parts as the function's keys have; nothing changes.
     pub fn prefill<K: CacheArgs>(&self, key: &K, value: V) -> Result<(), KeyLengthError> {
-        // An invalidation at this very moment wins.
-        self.batch().prefill(key, value).map(|_kept| ())
+        self.check_length::<K>()?;
+        let computed = self.weighed(value);
+        // It is known now, whatever else changes now.
+        while self
+            .store
+            .put(key.key(), computed.clone(), self.store.changes())
+            .is_none()
+        {}
+        Ok(())
     }
 
-    /// Begins to read many results at once, to put them there with [`CacheBatch::prefill`].
+    /// Begins to read or write results elsewhere, to put them there with [`CacheBatch::prefill`].
     #[must_use]
     pub fn batch(&self) -> CacheBatch<'_, A, V> {
         CacheBatch {
             function: self,
-            read_at: self.store.invalidations(),
+            read_at: Some(self.store.changes()),
         }
+    }
+
+    /// A result as it is kept.
+    fn weighed(&self, value: V) -> Computed {
+        let weight = self.weigher.as_ref().map_or(0, |weigh| weigh(&value).max(1));
+        let value = Arc::new(value);
+        Computed { value, weight }
     }
 
     pub(crate) fn invalidate<K: CacheArgs>(&self, key: &K) -> Result<(), KeyLengthError> {
@@ -155,29 +173,29 @@ impl<A: CacheArgs + Send + 'static, V: Send + Sync + 'static> Cached<A, V> {
     }
 }
 
-/// Results of a cached function that are read at once. It is made before they are read: an invalidation that comes after
-/// that wins, as during a computation.
+/// Results of a cached function that are read or written elsewhere. It is made before that: an invalidation that comes
+/// after it wins, as during a computation, and so does another batch or a prefill.
 #[derive(Debug)]
 pub struct CacheBatch<'f, A, V> {
     function: &'f Cached<A, V>,
-    read_at: InvalidationCount,
+    /// `None` as soon as somebody else changed something.
+    read_at: Option<CacheChanges>,
 }
 
 impl<A: CacheArgs + Send + 'static, V: Send + Sync + 'static> CacheBatch<'_, A, V> {
-    /// Puts a result there, as [`Cached::prefill`] does. False if the function had an invalidation since the batch began,
-    /// of whatever key: the result may be out of date, and is not kept.
+    /// Puts a result there, as [`Cached::prefill`] does. False if something else changed results of the function since the
+    /// batch began, of whatever key: then the result may be out of date, and is not kept. Who wrote it elsewhere invalidates
+    /// its key then, since an older result may be there.
     ///
     /// # Errors
     /// The key has not as many parts as the function's keys have; nothing changes.
-    pub fn prefill<K: CacheArgs>(&self, key: &K, value: V) -> Result<bool, KeyLengthError> {
+    pub fn prefill<K: CacheArgs>(&mut self, key: &K, value: V) -> Result<bool, KeyLengthError> {
         self.function.check_length::<K>()?;
-        let weight = self.function.weigher.as_ref().map_or(0, |weigh| weigh(&value));
-        let value = Arc::new(value);
-        let kept = self
-            .function
-            .store
-            .put(key.key(), Computed { value, weight }, self.read_at);
-        Ok(kept)
+        if let Some(read_at) = self.read_at {
+            let computed = self.function.weighed(value);
+            self.read_at = self.function.store.put(key.key(), computed, read_at);
+        }
+        Ok(self.read_at.is_some())
     }
 }
 

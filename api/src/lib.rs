@@ -33,8 +33,8 @@ mod verdict;
 pub mod wire;
 
 pub use cached::{
-    AsKeyPart, CacheArgs, CacheBatch, CacheKey, CacheOptions, CacheStore, Cached, CachedValue, Computed, Fill,
-    InvalidationCount, KeyLengthError, KeyPart,
+    AsKeyPart, CacheArgs, CacheBatch, CacheChanges, CacheKey, CacheOptions, CacheStore, Cached, CachedValue, Computed,
+    Fill, KeyLengthError, KeyPart,
 };
 pub use callback::{
     ArgSpec, Callback, CallbackSpec, CallbackVisitor, Candidate, Category, Combine, CombineRule, Merging, Rewriting,

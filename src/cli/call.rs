@@ -35,7 +35,8 @@ pub(super) struct CallArgs {
 /// The exit code for a question that was not decided: its outcome is an error.
 const UNDECIDED: u8 = 2;
 
-/// Loads the modules as `serve` would, without a homeserver, asks them once and shows the decision. Nothing listens.
+/// Loads the modules as `serve` would, without a homeserver, asks them once and shows the decision. Nothing listens, and no
+/// background call begins: one that is cut off at once is worse than none.
 pub(super) fn call(call: &CallArgs, registry: &Registry) -> anyhow::Result<ExitCode> {
     if spec(&call.callback).is_none() {
         bail!(unknown_callback(&call.callback));
@@ -43,7 +44,7 @@ pub(super) fn call(call: &CallArgs, registry: &Registry) -> anyhow::Result<ExitC
     let config = Config::from_file(&call.config, registry)?;
     let args = args(&call.args, config.admin.max_body)?;
     let decision = actix_web::rt::System::new().block_on(async {
-        let ganglion = Ganglion::start(&config).await?;
+        let ganglion = Ganglion::load(&config).await?;
         let decision = ganglion.ask_json(&call.callback, args).await;
         ganglion.shutdown();
         decision.context("the args")

@@ -8,6 +8,7 @@ use ganglion_api::Registry;
 use super::print;
 use crate::config::Config;
 use crate::ganglion::Ganglion;
+use crate::plain::plain;
 
 /// Loads everything that `serve` would, and says what it would do. Nothing listens, no background call begins.
 pub(super) fn check(file: &Path, registry: &Registry) -> anyhow::Result<()> {
@@ -26,14 +27,14 @@ fn report(config: &Config, ganglion: &Ganglion) -> String {
         let _ = writeln!(text, "{}: {}", spec.name, order.join(" > "));
     }
     for mounted in resources.mounted() {
-        let _ = writeln!(text, "{}: {}", mounted.path, mounted.module().id());
+        let _ = writeln!(text, "{}: {}", plain(&mounted.path.to_string()), mounted.module().id());
     }
     for module in config.modules.iter().filter(|module| !module.is_enabled()) {
         let _ = writeln!(text, "disabled: {}", module.id);
     }
     let warnings = ganglion.warnings();
     for warning in &warnings {
-        let _ = writeln!(text, "warning: {warning}");
+        let _ = writeln!(text, "warning: {}", plain(warning));
     }
     let modules = config.modules.iter().filter(|module| module.is_enabled()).count();
     let _ = writeln!(text, "ok: {modules} modules, {} warnings", warnings.len());

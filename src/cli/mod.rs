@@ -15,6 +15,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ganglion_api::Registry;
 
+use crate::plain::plain;
+
 /// Hosts the third-party modules of Matrix homeservers.
 #[derive(Debug, Parser)]
 #[command(name = "ganglion", version, about)]
@@ -66,7 +68,7 @@ enum Command {
 /// }
 /// ```
 ///
-/// Exit codes: 0 done, 1 the config or the start failed, 2 wrong usage, or a call whose outcome is an error.
+/// Exit codes: 0 done, 1 the config or the start failed, 2 wrong usage; for `call` 2 is also an outcome that is an error.
 #[must_use]
 pub fn run(registry: &Registry) -> ExitCode {
     let ended = match Cli::parse().command {
@@ -104,7 +106,13 @@ fn logged<T>(level: &str, command: impl FnOnce() -> T) -> T {
 
 #[expect(clippy::print_stderr, reason = "the command line's error")]
 fn fail(error: &anyhow::Error) {
-    eprintln!("ganglion: {error:#}");
+    eprintln!("ganglion: {}", shown(error));
+}
+
+/// An error with its causes, for a terminal: what a module says may come from anywhere.
+fn shown(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    text.lines().map(plain).collect::<Vec<_>>().join("\n")
 }
 
 /// Writes to the standard output. A reader that went away, such as `head`, has seen enough.
@@ -114,5 +122,14 @@ fn print(text: &str) -> std::io::Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_error_can_do_nothing_to_a_terminal() {
+        let error = anyhow::anyhow!("of\u{1b}[2J a module\nand more").context("it was not made");
+        assert_eq!(super::shown(&error), "it was not made: of\\u{1b}[2J a module\nand more");
     }
 }

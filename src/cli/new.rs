@@ -22,36 +22,95 @@ const FILES: [(&str, &str); 6] = [
 /// The longest name, in bytes.
 const MAX_NAME: usize = 64;
 
-/// Words that no crate can have for a name: Rust's own, and crates that the new one uses.
-const TAKEN: [&str; 52] = [
-    "abstract", "alloc", "as", "async", "await", "become", "box", "break", "const", "continue", "core", "crate", "do",
-    "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "ganglion", "gen", "if", "impl", "in", "let",
-    "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref", "return", "self", "serde",
-    "static", "std", "struct", "super", "test", "trait", "true", "try", "type", "unsafe", "use", "where",
+/// Words that no crate can have for a name: Rust's own, crates that the new one uses, and directories that cargo builds in.
+const TAKEN: [&str; 61] = [
+    "abstract",
+    "alloc",
+    "as",
+    "async",
+    "await",
+    "become",
+    "box",
+    "break",
+    "build",
+    "const",
+    "continue",
+    "core",
+    "crate",
+    "deps",
+    "do",
+    "dyn",
+    "else",
+    "enum",
+    "examples",
+    "extern",
+    "false",
+    "final",
+    "fn",
+    "for",
+    "ganglion",
+    "gen",
+    "if",
+    "impl",
+    "in",
+    "incremental",
+    "let",
+    "loop",
+    "macro",
+    "match",
+    "mod",
+    "move",
+    "mut",
+    "override",
+    "priv",
+    "pub",
+    "ref",
+    "return",
+    "self",
+    "serde",
+    "static",
+    "std",
+    "struct",
+    "super",
+    "test",
+    "trait",
+    "true",
+    "try",
+    "type",
+    "typeof",
+    "unsafe",
+    "unsized",
+    "use",
+    "virtual",
+    "where",
+    "while",
+    "yield",
 ];
 
-/// Types that the template uses, by their names.
-const TYPES: [&str; 21] = [
-    "Err",
-    "None",
-    "Ok",
-    "Some",
+/// Types and variants that the template uses, by their names.
+const TYPES: [&str; 23] = [
     "BTreeSet",
     "Config",
     "Denial",
     "Deserialize",
+    "Err",
     "JsonObject",
     "Module",
     "ModuleApi",
     "ModuleError",
     "ModuleTest",
+    "None",
+    "Ok",
     "Option",
     "Outcome",
     "OwnedUserId",
     "Registry",
     "Result",
+    "Some",
+    "SpamCheckerCallbacks",
     "String",
     "UserId",
+    "UserMayCreateRoom",
     "Verdict",
 ];
 
@@ -66,18 +125,14 @@ pub(super) fn new(name: &str) -> anyhow::Result<()> {
         made => made.with_context(|| format!("cannot make the directory {name}"))?,
     }
     let ganglion = dependency();
-    for (file, template) in FILES {
-        let text = template
-            .replace("{{name}}", name)
-            .replace("{{crate}}", &module)
-            .replace("{{type}}", &r#type)
-            .replace("{{ganglion}}", &ganglion);
-        let path = Path::new(name).join(file);
-        let written = path
-            .parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&path, text));
-        written.with_context(|| format!("cannot write {}", path.display()))?;
+    let fill = |template: &str| {
+        let text = template.replace("{{name}}", name).replace("{{crate}}", &module);
+        text.replace("{{type}}", &r#type).replace("{{ganglion}}", &ganglion)
+    };
+    if let Err(error) = write(Path::new(name), fill) {
+        // It was made just now, and half a crate would be in the way of the next try.
+        let _ = fs::remove_dir_all(name);
+        return Err(error);
     }
     print(&format!(
         "{name}/ holds the module {module}.{type}, on ganglion {{ {ganglion} }}. Next:\n\
@@ -86,6 +141,16 @@ pub(super) fn new(name: &str) -> anyhow::Result<()> {
          \x20 cargo run -- check -c ganglion.yaml\n",
         r#type = r#type,
     ))?;
+    Ok(())
+}
+
+fn write(directory: &Path, fill: impl Fn(&str) -> String) -> anyhow::Result<()> {
+    for (file, template) in FILES {
+        let path = directory.join(file);
+        let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+        let written = made.and_then(|()| fs::write(&path, fill(template)));
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+    }
     Ok(())
 }
 
@@ -132,7 +197,8 @@ fn type_name(name: &str) -> String {
 fn dependency() -> String {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
     match sources.to_str() {
-        Some(path) if sources.join("Cargo.toml").is_file() => format!("path = {path:?}"),
+        // A text of JSON is one of TOML.
+        Some(path) if sources.join("Cargo.toml").is_file() => format!("path = {}", serde_json::Value::from(path)),
         _ => format!("version = \"{}\"", env!("CARGO_PKG_VERSION")),
     }
 }
@@ -145,6 +211,20 @@ mod tests {
     fn a_name_becomes_a_type() {
         assert_eq!(type_name("room-quota"), "RoomQuota");
         assert_eq!(type_name("a_1b"), "A1b");
+    }
+
+    #[test]
+    fn every_type_that_the_template_imports_is_taken() {
+        let (_, template) = FILES.iter().find(|(file, _)| *file == "src/lib.rs").unwrap();
+        let imports = template.split("use ").skip(1).filter_map(|rest| rest.split_once(';'));
+        let names = imports.flat_map(|(import, _)| import.split(|c: char| !c.is_ascii_alphanumeric()));
+        let types: Vec<&str> = names
+            .filter(|name| name.starts_with(|c: char| c.is_ascii_uppercase()))
+            .collect();
+        assert!(types.len() > 10, "{types:?}");
+        for name in types {
+            assert!(TYPES.contains(&name), "{name}");
+        }
     }
 
     #[test]
@@ -168,6 +248,9 @@ mod tests {
             assert!(check(name).is_err(), "{name}");
         }
         assert!(check(&"a".repeat(MAX_NAME + 1)).is_err());
+        for taken in ["while", "build", "user-may-create-room"] {
+            assert!(check(taken).is_err(), "{taken}");
+        }
         for name in ["a", "room-quota", "room_quota_2"] {
             assert!(check(name).is_ok(), "{name}");
         }

@@ -10,6 +10,7 @@ use super::body::read;
 use super::error::{HttpError, use_get, use_post};
 use super::modules;
 use crate::config::near;
+use crate::ganglion::Ganglion;
 
 const SCOPE: &str = "/_ganglion/admin/v1/caches";
 
@@ -30,9 +31,17 @@ struct Caches {
 }
 
 /// Every cached function, by module and name.
-async fn list(surface: web::Data<Surface>) -> HttpResponse {
-    let caches = surface.ganglion.dispatch().caches().statistics();
-    HttpResponse::Ok().json(Caches { caches })
+async fn list(surface: web::Data<Surface>) -> Result<HttpResponse, HttpError> {
+    let caches = statistics(&surface.ganglion).await?;
+    Ok(HttpResponse::Ok().json(Caches { caches }))
+}
+
+/// The statistics of every cache. To read them is to look for what is too old among all results, so it is done where nobody
+/// else waits.
+pub(super) async fn statistics(ganglion: &Ganglion) -> Result<Vec<CacheStatistics>, HttpError> {
+    let ganglion = ganglion.clone();
+    let read = web::block(move || ganglion.dispatch().caches().statistics()).await;
+    read.map_err(|_| HttpError::internal("the statistics of the caches cannot be read"))
 }
 
 /// Forgets all results of a function.
@@ -48,10 +57,12 @@ async fn invalidate(
     if dispatch.module(&module).is_none() {
         return Err(modules::unknown(&module, &surface));
     }
-    match dispatch.caches().forget_all(&module, &function) {
+    let (ganglion, names) = (surface.ganglion.clone(), (module.clone(), function.clone()));
+    let forgotten = web::block(move || ganglion.dispatch().caches().forget_all(&names.0, &names.1)).await;
+    match forgotten.map_err(|_| HttpError::internal("the results cannot be forgotten"))? {
         Ok(statistics) => Ok(HttpResponse::Ok().json(statistics)),
         Err(refused @ NotForgotten::Unknown) => {
-            let known = dispatch.caches().statistics();
+            let known = statistics(&surface.ganglion).await?;
             let known = known.iter().filter(|cache| cache.module == module);
             let hint = near(&function, known.map(|cache| cache.name.as_str()));
             Err(not_found(format!("{refused}{hint}")))

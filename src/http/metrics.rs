@@ -15,6 +15,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::Surface;
+use super::caches::statistics;
 use super::error::{HttpError, use_get};
 use crate::wire::WireSnapshot;
 
@@ -35,7 +36,7 @@ async fn metrics(surface: web::Data<Surface>) -> Result<HttpResponse, HttpError>
     let scrape = Scrape {
         dispatch: dispatch.counts(),
         modules: dispatch.modules().iter().map(ModuleHandle::snapshot).collect(),
-        caches: dispatch.caches().statistics(),
+        caches: statistics(&surface.ganglion).await?,
         wire: surface.bridges.counts().snapshot(),
     };
     let text = scrape

@@ -15,6 +15,8 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<()> {
     let directory = workspace.target("new");
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    // An author has no settings above the crate; ours are.
+    fs::write(directory.join("rustfmt.toml"), "").context("cannot write rustfmt.toml")?;
     let manifest = workspace.path("Cargo.toml");
     let mut write = workspace.cargo(&["run", "--quiet", "--all-features", "--manifest-path"]);
     write.arg(&manifest).args(["--", "new", NAME]);

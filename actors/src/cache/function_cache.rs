@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use futures_util::future::{Either, select};
-use ganglion_api::{CacheKey, CacheStore, CachedValue, Computed, Fill, InvalidationCount, ModuleError};
+use ganglion_api::{CacheChanges, CacheKey, CacheStore, CachedValue, Computed, Fill, ModuleError};
 use tokio::time::Instant;
 
 use super::InvalidationPublisher;
@@ -51,8 +51,9 @@ pub(super) struct FunctionCache {
     hits: AtomicU64,
     misses: AtomicU64,
     failures: AtomicU64,
-    /// Counted as they begin.
     invalidations: AtomicU64,
+    /// Invalidations, counted before they begin, and results that were put.
+    changes: AtomicU64,
     // Computations outlive their callers, so they hold the cache.
     this: std::sync::Weak<Self>,
 }
@@ -79,6 +80,7 @@ impl FunctionCache {
             misses: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             invalidations: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             this: this.clone(),
         });
         for room in &cache.rooms {
@@ -161,7 +163,8 @@ impl FunctionCache {
     /// The count goes first, so that no batch that was begun before puts a result there after. The flights go next: a
     /// computation that ends in between finds its flight gone and stores nothing. What was stored before is forgotten last.
     pub(super) fn forget(&self, key: Option<&CacheKey>) {
-        self.invalidations.fetch_add(1, Ordering::AcqRel);
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.invalidations.fetch_add(1, Ordering::Relaxed);
         match (key, &self.prefixes) {
             (Some(prefix), Some(prefixes)) if prefix.parts().len() < self.key_length => {
                 self.flights.retain(|key, _| !key.parts().starts_with(prefix.parts()));
@@ -202,10 +205,20 @@ impl FunctionCache {
     }
 
     fn kept(&self, key: &CacheKey) -> Option<CachedValue> {
-        self.results.get(key, self.now(), |kept| match &self.prefixes {
-            Some(prefixes) if prefixes.have_forgotten(key, kept.generation) => None,
-            _ => kept.value(),
-        })
+        let Some(prefixes) = &self.prefixes else {
+            return self.results.get(key, self.now(), Kept::value);
+        };
+        loop {
+            let tidied = prefixes.tidied();
+            let found = self.results.get(key, self.now(), |kept| {
+                let is_forgotten = prefixes.have_forgotten(key, kept.generation);
+                (!is_forgotten).then(|| kept.value()).flatten()
+            });
+            // A prefix that was forgotten before may not have been remembered any more.
+            if found.is_none() || prefixes.tidied() == tidied {
+                return found;
+            }
+        }
     }
 
     /// Keeps a result, while the flights of its key are locked.
@@ -336,14 +349,19 @@ impl CacheStore for FunctionCache {
         })
     }
 
-    fn invalidations(&self) -> InvalidationCount {
-        InvalidationCount(self.invalidations.load(Ordering::Acquire))
+    fn changes(&self) -> CacheChanges {
+        CacheChanges(self.changes.load(Ordering::Acquire))
     }
 
-    fn put(&self, key: CacheKey, result: Computed, read_at: InvalidationCount) -> bool {
-        match self.flights.entry(key) {
-            // Looked at while the flights of the key are locked, which an invalidation locks after it was counted.
-            _ if self.invalidations() != read_at => return false,
+    fn put(&self, key: CacheKey, result: Computed, read_at: CacheChanges) -> Option<CacheChanges> {
+        let entry = self.flights.entry(key);
+        // While the flights of the key are locked, which an invalidation locks after it was counted.
+        let CacheChanges(before) = read_at;
+        let counted = self
+            .changes
+            .compare_exchange(before, before + 1, Ordering::AcqRel, Ordering::Relaxed);
+        counted.ok()?;
+        match entry {
             Entry::Occupied(flight) => {
                 self.keep(flight.key().clone(), result);
                 flight.remove();
@@ -351,7 +369,7 @@ impl CacheStore for FunctionCache {
             Entry::Vacant(vacant) => self.keep(vacant.key().clone(), result),
         }
         self.make_room();
-        true
+        Some(CacheChanges(before + 1))
     }
 
     fn invalidate(&self, key: &CacheKey) {

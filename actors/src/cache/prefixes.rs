@@ -18,6 +18,8 @@ pub(super) struct Generation(u64);
 pub(super) struct Prefixes {
     latest: AtomicU64,
     forgotten: DashMap<CacheKey, Generation>,
+    /// How often prefixes ceased to be remembered.
+    tidied: AtomicU64,
     /// Whoever looks through the results.
     pub(super) tidying: Mutex<()>,
     /// Held by all who keep a result, from the look at the generation on.
@@ -74,7 +76,14 @@ impl Prefixes {
 
     /// Nothing is left that was kept before this generation and forgotten since.
     pub(super) fn settled(&self, generation: Generation) {
+        // Counted first: who looked a prefix up that was taken away meanwhile, looks again.
+        self.tidied.fetch_add(1, Ordering::AcqRel);
         self.forgotten.retain(|_, since| *since > generation);
+    }
+
+    /// How often prefixes ceased to be remembered: while it is the same, each that was forgotten is known.
+    pub(super) fn tidied(&self) -> u64 {
+        self.tidied.load(Ordering::Acquire)
     }
 
     #[cfg(test)]

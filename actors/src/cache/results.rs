@@ -1,7 +1,7 @@
 //! The results of one function that are kept, in moka: how many or how heavy, how old.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ganglion_api::CacheKey;
@@ -101,6 +101,7 @@ pub(super) struct Results<T> {
     limits: Limits,
     slots: Cache<CacheKey, Arc<Slot<T>>>,
     counts: Arc<Counts>,
+    clearing: Mutex<()>,
 }
 
 impl<T: Send + Sync + 'static> Results<T> {
@@ -127,6 +128,7 @@ impl<T: Send + Sync + 'static> Results<T> {
             limits,
             slots: builder.build(),
             counts,
+            clearing: Mutex::new(()),
         }
     }
 
@@ -198,8 +200,17 @@ impl<T: Send + Sync + 'static> Results<T> {
 
     /// Forgets all.
     pub(super) fn clear(&self) {
+        // moka keeps the moment of the last one, and a slow one must not set an earlier moment.
+        let one_at_a_time = self.clearing.lock().unwrap_or_else(PoisonError::into_inner);
         self.slots.invalidate_all();
+        let mut before = self.entries();
         self.settle();
+        // moka stops after a while, and what it has not let go yet takes room of others.
+        while !self.counts.rooms.is_empty() && self.entries() < before {
+            before = self.entries();
+            self.settle();
+        }
+        drop(one_at_a_time);
     }
 
     /// Lets moka do what it has put off: what it has no room for goes now.
@@ -223,7 +234,9 @@ impl<T: Send + Sync + 'static> Results<T> {
     /// time.
     pub(super) fn give_way(&self, mut count: u64) {
         for _ in 0..2 {
-            for (key, slot) in &self.slots {
+            // From another place each time: else it would always be the same ones that are looked at.
+            let first = usize::try_from(fastrand::u64(..=self.entries())).unwrap_or_default();
+            for (key, slot) in self.slots.iter().skip(first).chain(self.slots.iter().take(first)) {
                 if count == 0 {
                     return;
                 }

@@ -13,7 +13,8 @@ pub struct CacheOptions {
     /// How many results are kept. Excludes `max_weight`.
     pub max_entries: Option<u64>,
     /// How much all results together may weigh, in the unit of the weigher that
-    /// [`ModuleApi::cached_weighed`](crate::ModuleApi::cached_weighed) takes. Their number is not limited then.
+    /// [`ModuleApi::cached_weighed`](crate::ModuleApi::cached_weighed) takes. Their number is not limited then, so each
+    /// weighs at least 1; keys are not weighed by themselves.
     pub max_weight: Option<u64>,
     /// How long a result is kept.
     pub ttl: Option<Duration>,

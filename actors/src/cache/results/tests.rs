@@ -124,35 +124,64 @@ proptest! {
     }
 }
 
-#[test]
-fn what_was_neither_asked_for_nor_added_lately_gives_way_first() {
+fn with_room(most: u64) -> Results<i64> {
     let limits = Limits {
-        most: Most::Entries(100),
+        most: Most::Entries(most),
         ages: Ages::default(),
     };
-    let results = Results::new(limits, vec![Arc::new(Room::new(1000))]);
-    let has = |key: i64| results.get(&key.key(), Moment::ORIGIN, |_| Some(())).is_some();
-    for key in 0..20_i64 {
+    Results::new(limits, vec![Arc::new(Room::new(most))])
+}
+
+fn there(results: &Results<i64>) -> Vec<i64> {
+    let there = RefCell::new(Vec::new());
+    results.retain(Moment::ORIGIN, |_, value| {
+        there.borrow_mut().push(*value);
+        true
+    });
+    there.into_inner()
+}
+
+#[test]
+fn what_was_neither_asked_for_nor_added_lately_gives_way_first() {
+    let results = with_room(1000);
+    for key in 0..200_i64 {
         results.insert(key.key(), 0, Moment::ORIGIN, key);
     }
-    // All were added just now; afterwards none is marked any more.
-    results.give_way(10);
-    assert_eq!(results.entries(), 10);
-    let old: Vec<i64> = (0..20).filter(|key| has(*key)).collect();
-    results.give_way(0);
-    for key in 20..30_i64 {
-        results.insert(key.key(), 0, Moment::ORIGIN, key);
-    }
-    let asked: Vec<i64> = old.iter().copied().take(5).collect();
-    // All of the old ones were asked for: take their marks away, and ask for five again.
+    results.settle();
+    // All were added just now. To find one that can go, all marks are taken away.
     results.give_way(1);
+    let left = there(&results);
+    assert_eq!(left.len(), 199);
+    let asked: Vec<i64> = left.iter().copied().step_by(4).collect();
     for key in &asked {
-        has(*key);
+        assert!(results.get(&key.key(), Moment::ORIGIN, |_| Some(())).is_some());
     }
-    let before = results.entries();
-    results.give_way(3);
-    assert_eq!(results.entries(), before - 3);
-    assert_eq!(results.evictions(), 10 + 1 + 3);
+    for key in 200..250_i64 {
+        results.insert(key.key(), 0, Moment::ORIGIN, key);
+    }
+    results.settle();
+    results.give_way(149);
+    let left = there(&results);
+    assert_eq!(left.len(), 100);
+    assert!(asked.iter().all(|key| left.contains(key)), "what was asked for stays");
+    assert!((200..250).all(|key| left.contains(&key)), "what was added stays");
+    assert_eq!(results.evictions(), 150);
+}
+
+#[test]
+fn no_part_of_the_keys_is_spared_in_the_long_run() {
+    let results = with_room(1000);
+    for key in 0..20_000_i64 {
+        results.insert(key.key(), 0, Moment::ORIGIN, key);
+        if results.entries() > 800 {
+            results.settle();
+            results.give_way(50);
+        }
+    }
+    // Nobody asks for anything: what came first is gone.
+    let left = there(&results);
+    let old = left.iter().filter(|key| **key < 10_000).count();
+    assert!(old * 20 < left.len(), "{old} of {}", left.len());
 }
 
 #[test]

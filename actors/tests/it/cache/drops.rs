@@ -63,7 +63,7 @@ async fn a_result_may_use_its_cache_when_it_is_dropped() {
         function.prefill(&(6_i64, 51_i64), Uses(51)).unwrap();
         function.prefill(&(7_i64, 1_i64), Uses(1)).unwrap();
         function.prefill(&(7_i64, 1_i64), Uses(2)).unwrap();
-        let batch = function.batch();
+        let mut batch = function.batch();
         function.invalidate_all();
         assert_eq!(batch.prefill(&(7_i64, 1_i64), Uses(1)), Ok(false));
         get(8, 1).await;

@@ -75,7 +75,7 @@ async fn a_computation_that_is_under_way_does_not_replace_what_is_known() {
 #[actix::test]
 async fn an_invalidation_during_a_batch_is_not_lost() {
     let s = scene().await;
-    let batch = s.names.batch();
+    let mut batch = s.names.batch();
     assert_eq!(batch.prefill(&"a", "read".into()), Ok(true));
     s.api.invalidate_cache(&s.names, &"b").unwrap();
     // Which of the two came first is not known.
@@ -84,10 +84,28 @@ async fn an_invalidation_during_a_batch_is_not_lost() {
         (s.get("a").await.as_str(), s.get("b").await.as_str()),
         ("read", "computed 1")
     );
-    let batch = s.names.batch();
+    let mut batch = s.names.batch();
     s.names.invalidate_all();
     assert_eq!(batch.prefill(&"b", "out of date".into()), Ok(false));
     assert!(batch.prefill(&("b", 1_i64), "lost".into()).is_err());
     assert_eq!(s.names.batch().prefill(&"b", "read anew".into()), Ok(true));
     assert_eq!(s.get("b").await, "read anew");
+}
+
+#[actix::test]
+async fn what_was_read_before_somebody_knew_better_is_not_kept() {
+    let s = scene().await;
+    let (mut reads, mut writes) = (s.names.batch(), s.names.batch());
+    assert_eq!(writes.prefill(&"a", "new".into()), Ok(true));
+    assert_eq!(
+        writes.prefill(&"b", "new".into()),
+        Ok(true),
+        "it does not outdate itself"
+    );
+    assert_eq!(reads.prefill(&"a", "old".into()), Ok(false));
+    let mut reads = s.names.batch();
+    s.names.prefill(&"c", "told".into()).unwrap();
+    assert_eq!(reads.prefill(&"c", "old".into()), Ok(false));
+    assert_eq!(reads.prefill(&"d", "old".into()), Ok(false), "whatever the key");
+    assert_eq!((s.get("a").await.as_str(), s.get("c").await.as_str()), ("new", "told"));
 }

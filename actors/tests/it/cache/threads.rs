@@ -48,7 +48,7 @@ async fn act(api: &ModuleApi<Reads>, users: &Users) {
     let room = i64::try_from(fastrand::u64(..ROOMS)).unwrap();
     let user = i64::try_from(fastrand::u64(..USERS)).unwrap();
     let all = || 0..i64::try_from(USERS).unwrap();
-    let changed: Vec<(i64, u64)> = match fastrand::u8(..8) {
+    let changed: Vec<(i64, u64)> = match fastrand::u8(..9) {
         0..3 => {
             let now = truth(room, user).fetch_add(1, Ordering::SeqCst) + 1;
             api.invalidate_cache(users, &(room, user)).unwrap();
@@ -65,13 +65,23 @@ async fn act(api: &ModuleApi<Reads>, users: &Users) {
             changed
         }
         6 => {
-            let batch = users.batch();
+            let mut batch = users.batch();
             let read: Vec<_> = all().map(|user| truth(room, user).load(Ordering::SeqCst)).collect();
             tokio::task::yield_now().await;
             for (user, read) in all().zip(read) {
                 batch.prefill(&(room, user), read).unwrap();
             }
             Vec::new()
+        }
+        7 => {
+            // Writes, and says what it wrote.
+            let mut batch = users.batch();
+            let now = truth(room, user).fetch_add(1, Ordering::SeqCst) + 1;
+            tokio::task::yield_now().await;
+            if !batch.prefill(&(room, user), now).unwrap() {
+                api.invalidate_cache(users, &(room, user)).unwrap();
+            }
+            vec![(user, now)]
         }
         _ => vec![(user, 0)],
     };
