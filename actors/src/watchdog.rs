@@ -69,7 +69,10 @@ impl Watchdog {
             .retain(|number, _| threads.iter().any(|(_, thread)| thread.number == *number));
         for (role, thread) in threads {
             if thread.has_ended() {
-                self.ended(&role, &thread);
+                // One may have been told to since the list was made.
+                if !thread.is_retired() {
+                    self.ended(&role, &thread);
+                }
             } else if let Some(visit) = thread.probe.visit() {
                 self.visiting(&role, &thread, visit, now);
             } else {
