@@ -14,7 +14,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use self::signatures::{HEAD, PORTABLE_EXECUTABLE, name_here, names, types_of};
+use self::signatures::{
+    HEAD, PORTABLE_EXECUTABLE, PROGRAM_HEADER, header_out_of_sight, is_program_header, most_special, name_here, names,
+    types_of,
+};
 use super::globs::{Glob, GlobSet};
 use super::list_file::{BadList, Entry, List, ListConfig};
 use crate::config::{bytes_of, near};
@@ -50,6 +53,15 @@ pub struct MediaGuardConfig {
     /// SHA-256 digests of files that are refused, in hexadecimal.
     #[serde(default)]
     sha256: ListConfig,
+}
+
+impl MediaGuardConfig {
+    /// Whether there is a file that it refuses.
+    fn can_deny(&self) -> bool {
+        let has_types = !self.allow_types.is_empty() || !self.deny_types.is_empty();
+        let has_sizes = self.max_size.is_some() || self.users.iter().any(|limit| limit.max_size.is_some());
+        has_types || has_sizes || self.unknown_type == UnknownType::Deny || !self.sha256.is_absent()
+    }
 }
 
 /// What users may upload.
@@ -147,14 +159,15 @@ impl Types {
         })
     }
 
-    /// Whether a file that begins so may pass.
-    fn check(&self, head: &[u8], unknown: UnknownType) -> Result<(), Refusal> {
-        let types = types_of(head);
-        let is_allowed = |name: &&str| self.allow.is_empty() || self.allow.is_match(name);
+    /// Whether a file that has these types may pass.
+    fn check(&self, types: &[&'static str], unknown: UnknownType) -> Result<(), Refusal> {
+        let is_denied = |name: &&str| self.deny.is_match(name);
+        let is_allowed = |name: &str| self.allow.is_empty() || self.allow.is_match(name);
         let passes = match types.is_empty() {
             true => unknown == UnknownType::Pass,
-            // It may be opened as any of them.
-            false => types.iter().all(|name| is_allowed(name) && !self.deny.is_match(name)),
+            // It may be opened as any of them. Whoever allows pictures means those too that are kept in an archive; whoever
+            // denies archives means everything that can be opened as one.
+            false => !types.iter().any(is_denied) && most_special(types).all(is_allowed),
         };
         passes.then_some(()).ok_or(Refusal::Type)
     }
@@ -169,7 +182,17 @@ impl Limits {
                 return Err(ConfigError::at(key, "expected at least one pattern"));
             }
             limit.users.check(&key, globs)
-        })
+        })?;
+        // Who has no limit needs an entry only if a limit comes later.
+        let useful = config.users.iter().rposition(|limit| limit.max_size.is_some());
+        let useful = useful.map_or(0, |last| last + 1);
+        if config.max_size.is_none() && useful < config.users.len() {
+            return Err(ConfigError::at(
+                format!("users[{useful}].max_size"),
+                "without it, and without a max_size of all users, nothing would be limited: write a size",
+            ));
+        }
+        Ok(())
     }
 
     fn open(config: &MediaGuardConfig, api: &ModuleApi<MediaGuard>) -> Result<Self, ConfigError> {
@@ -242,6 +265,12 @@ impl Module for MediaGuard {
         Types::read(&config)?;
         Limits::check(&config)?;
         config.sha256.check("sha256", digests)?;
+        if !config.can_deny() {
+            return Err(ConfigError::at(
+                "deny_types",
+                "empty, and no other key denies anything: nothing would be denied",
+            ));
+        }
         Ok(config)
     }
 
@@ -292,13 +321,8 @@ impl MediaGuard {
 
     async fn check(&self, file: &MediaFile) -> Result<Result<(), Refusal>, ModuleError> {
         let limit = self.limits.of_anybody();
-        let mut chunks = Chunks::of(file);
-        let mut head = Vec::new();
-        while head.len() < HEAD
-            && let Some(chunk) = chunks.next().await?
-        {
-            head.extend_from_slice(&chunk);
-        }
+        let mut chunks = Chunks::from(file, 0);
+        let head = chunks.take(HEAD).await?;
         if is_over(limit, chunks.offset) {
             return Ok(Err(Refusal::Size));
         }
@@ -309,7 +333,16 @@ impl MediaGuard {
             // It goes on behind the limit; what is before that need not be read.
             return Ok(Err(Refusal::Size));
         }
-        if let Err(refusal) = self.types.check(&head[..head.len().min(HEAD)], self.unknown_type) {
+        let begin = &head[..head.len().min(HEAD)];
+        let mut types = types_of(begin);
+        if let Some(at) = header_out_of_sight(begin)
+            // The file ends before its limit.
+            && !is_over(limit, at + PROGRAM_HEADER as u64)
+            && is_program_header(&Chunks::from(file, at).take(PROGRAM_HEADER).await?)
+        {
+            types.push(PORTABLE_EXECUTABLE);
+        }
+        if let Err(refusal) = self.types.check(&types, self.unknown_type) {
             return Ok(Err(refusal));
         }
         let Some(known) = self.known.as_ref().filter(|known| !known.now().is_empty()) else {
@@ -330,7 +363,7 @@ impl MediaGuard {
     }
 }
 
-/// The chunks of a file, from its begin on.
+/// The chunks of a file, one after the other.
 struct Chunks<'a> {
     file: &'a MediaFile,
     offset: u64,
@@ -338,12 +371,23 @@ struct Chunks<'a> {
 }
 
 impl<'a> Chunks<'a> {
-    fn of(file: &'a MediaFile) -> Self {
+    fn from(file: &'a MediaFile, offset: u64) -> Self {
         Self {
             file,
-            offset: 0,
+            offset,
             may_go_on: true,
         }
+    }
+
+    /// The next ones, until there are so many bytes or the file ends; what the last chunk has more is there too.
+    async fn take(&mut self, bytes: usize) -> Result<Vec<u8>, ModuleError> {
+        let mut taken = Vec::new();
+        while taken.len() < bytes
+            && let Some(chunk) = self.next().await?
+        {
+            taken.extend_from_slice(&chunk);
+        }
+        Ok(taken)
     }
 
     /// The next one; `None` at the end.

@@ -173,19 +173,22 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("image/jpg", "image/jpeg"),
 ];
 
-/// The types that a file may be taken for which begins with these bytes, [`HEAD`] of them unless it is shorter; none if no
+/// The types whose signatures a file has that begins with these bytes, [`HEAD`] of them unless it is shorter; none if no
 /// signature matches.
 pub(super) fn types_of(head: &[u8]) -> Vec<&'static str> {
     let matched = SIGNATURES.iter().filter(|(_, is_match)| is_match(head));
     let mut types: Vec<_> = matched.map(|(name, _)| *name).collect();
     types.dedup();
-    let special = types.clone();
-    types.retain(|general| {
-        !SPECIAL_OF
-            .iter()
-            .any(|pair| pair.1 == *general && special.contains(&pair.0))
-    });
     types
+}
+
+/// Those of the types of a file that say most of it.
+pub(super) fn most_special<'a>(types: &'a [&'static str]) -> impl Iterator<Item = &'static str> + 'a {
+    let says_less = |general: &str| {
+        let mut pairs = SPECIAL_OF.iter();
+        pairs.any(|pair| pair.1 == general && types.contains(&pair.0))
+    };
+    types.iter().copied().filter(move |name| !says_less(name))
 }
 
 /// The names of all types, some of them twice.
@@ -200,17 +203,31 @@ pub(super) fn name_here(name: &str) -> Option<&'static str> {
 }
 
 /// The two letters of `infer` begin one of 65,536 random files. So the header of a program for Windows has to be where they
-/// say; out of sight it is believed to be there unless it is further than any compiler puts it.
+/// say; for one that is out of sight see [`header_out_of_sight`].
 fn is_portable_executable(head: &[u8]) -> bool {
-    const FAR: usize = 16 << 20;
-    let (true, Some(at)) = (head.starts_with(b"MZ"), head.get(0x3c..0x40)) else {
-        return false;
-    };
-    let at = at.iter().rev().fold(0_usize, |at, byte| at << 8 | usize::from(*byte));
-    match head.get(at..at.saturating_add(2)) {
-        Some(header) => header == b"PE" || header == b"NE" || header == b"LE" || header == b"LX",
-        None => head.len() >= HEAD && at < FAR,
-    }
+    let at = header_at(head).and_then(|at| usize::try_from(at).ok());
+    at.and_then(|at| head.get(at..)).is_some_and(is_program_header)
+}
+
+/// Where the header of a program for Windows has to be, by how the file begins.
+fn header_at(head: &[u8]) -> Option<u64> {
+    let at = head.get(0x3c..0x40)?.first_chunk()?;
+    head.starts_with(b"MZ").then(|| u32::from_le_bytes(*at).into())
+}
+
+/// Where such a header has to be if not in the head: what is there says whether the file is such a program.
+pub(super) fn header_out_of_sight(head: &[u8]) -> Option<u64> {
+    let goes_on = head.len() >= HEAD;
+    header_at(head).filter(|at| goes_on && at + PROGRAM_HEADER as u64 > head.len() as u64)
+}
+
+/// How many bytes tell the header of a program for Windows.
+pub(super) const PROGRAM_HEADER: usize = 2;
+
+/// Whether the header of a program for Windows begins here.
+pub(super) fn is_program_header(bytes: &[u8]) -> bool {
+    let begin = bytes.get(..PROGRAM_HEADER);
+    begin.is_some_and(|begin| [b"PE", b"NE", b"LE", b"LX"].iter().any(|header| begin == *header))
 }
 
 /// `infer` looks at two bytes.
@@ -223,8 +240,30 @@ fn is_iso_media(head: &[u8]) -> bool {
     head.get(4..8) == Some(b"ftyp")
 }
 
+/// `infer` takes a blank or `>` for the end of a tag, and no line break. And behind comments or a declaration, as in XHTML,
+/// it does not look: there the root tells.
 fn is_html(head: &[u8]) -> bool {
-    text::is_html(without_mark(head))
+    const TAGS: [&[u8]; 15] = [
+        b"html", b"head", b"script", b"iframe", b"h1", b"div", b"font", b"table", b"a", b"style", b"title", b"b",
+        b"body", b"br", b"p",
+    ];
+    let text = without_mark(head).trim_ascii_start();
+    let is_ended = |rest: &[u8]| {
+        let next = rest.first();
+        next.is_some_and(|byte| byte.is_ascii_whitespace() || matches!(byte, b'/' | b'>'))
+    };
+    let begins = |tag: &&[u8]| {
+        without_prefix(text, b"<")
+            .and_then(|text| without_prefix(text, tag))
+            .is_some_and(is_ended)
+    };
+    let doctype = without_prefix(text, DOCTYPE).map(<[u8]>::trim_ascii_start);
+    TAGS.iter().any(begins)
+        || text.strip_prefix(b"<!--").is_some_and(is_ended)
+        || doctype
+            .and_then(|name| without_prefix(name, b"html"))
+            .is_some_and(is_ended)
+        || Root::of(head) == Root::Html
 }
 
 /// With a declaration, or with a root that is SVG, or with so much before its root that it is out of sight.
@@ -240,51 +279,66 @@ fn is_svg(head: &[u8]) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Root {
     Svg,
+    Html,
     /// Another one, or it is no XML.
     Other,
-    /// What comes before it is longer than the head.
+    /// What comes before it is longer than the head, or is not understood.
     OutOfSight,
 }
 
 impl Root {
     fn of(head: &[u8]) -> Self {
+        let is_full = head.len() >= HEAD;
         let mut rest = without_mark(head).trim_ascii_start();
-        let mut is_prologue = false;
         loop {
-            let end: fn(&[u8]) -> Option<usize> = if rest.starts_with(b"<?xml") {
-                |rest| find(rest, b"?>")
+            let end = if rest.starts_with(b"<?") {
+                let end = after(rest, 2, b"?>");
+                // Source of PHP, say, ends so too.
+                if end.is_none() && !is_full {
+                    return Self::Other;
+                }
+                end
             } else if rest.starts_with(b"<!--") {
-                |rest| find(rest, b"-->")
-            } else if rest
-                .get(..9)
-                .is_some_and(|begin| begin.eq_ignore_ascii_case(b"<!doctype"))
-            {
-                end_of_doctype
+                after(rest, 4, b"-->")
+            } else if without_prefix(rest, DOCTYPE).is_some() {
+                end_of_doctype(rest)
             } else {
                 break;
             };
-            is_prologue = true;
-            match end(rest) {
-                Some(end) => rest = rest.get(end..).unwrap_or_default().trim_ascii_start(),
+            match end.and_then(|end| rest.get(end..)) {
+                Some(behind) => rest = behind.trim_ascii_start(),
                 None => return Self::OutOfSight,
             }
         }
-        if rest.is_empty() && is_prologue && head.len() >= HEAD {
-            return Self::OutOfSight;
-        }
         let Some(name) = rest.strip_prefix(b"<") else {
-            return Self::Other;
+            return match rest.is_empty() && is_full {
+                true => Self::OutOfSight,
+                false => Self::Other,
+            };
         };
         let end = name
             .iter()
             .position(|byte| byte.is_ascii_whitespace() || matches!(byte, b'>' | b'/'));
+        if end.is_none() && is_full {
+            return Self::OutOfSight;
+        }
         let name = &name[..end.unwrap_or(name.len())];
         // A namespace may have any prefix.
         match name.rsplit(|byte| *byte == b':').next() {
             Some(local) if local.eq_ignore_ascii_case(b"svg") => Self::Svg,
+            Some(local) if local.eq_ignore_ascii_case(b"html") => Self::Html,
             _ => Self::Other,
         }
     }
+}
+
+/// How a document type begins, in letters of any case.
+const DOCTYPE: &[u8] = b"<!doctype";
+
+/// What follows this, in letters of any case, if the text begins so.
+fn without_prefix<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (begin, rest) = text.split_at_checked(prefix.len())?;
+    begin.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
 /// Text without the byte order mark that some editors put before it.
@@ -292,20 +346,38 @@ fn without_mark(head: &[u8]) -> &[u8] {
     head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head)
 }
 
-/// Where the bytes after these ones are.
-fn find(rest: &[u8], end: &[u8]) -> Option<usize> {
-    let at = rest.windows(end.len()).position(|window| window == end)?;
-    Some(at + end.len())
+/// Where the first of these marks ends that begins there or later.
+fn after(text: &[u8], from: usize, mark: &[u8]) -> Option<usize> {
+    let at = text
+        .get(from..)?
+        .windows(mark.len())
+        .position(|window| window == mark)?;
+    Some(from + at + mark.len())
 }
 
-/// A document type may have declarations in brackets, which have `>` of their own.
-fn end_of_doctype(rest: &[u8]) -> Option<usize> {
-    let mark = rest.iter().position(|byte| matches!(byte, b'>' | b'['))?;
-    if rest[mark] == b'>' {
-        return Some(mark + 1);
+/// A document type may have quoted texts, and in brackets declarations with comments and instructions. In all of them `>` and
+/// `]` may stand without a meaning.
+fn end_of_doctype(text: &[u8]) -> Option<usize> {
+    let mut at = DOCTYPE.len();
+    let mut is_in_brackets = false;
+    loop {
+        let here = text.get(at..)?;
+        at += match here.first()? {
+            b'"' => after(here, 1, b"\"")?,
+            b'\'' => after(here, 1, b"'")?,
+            b'<' if here.starts_with(b"<!--") => after(here, 4, b"-->")?,
+            b'<' if here.starts_with(b"<?") => after(here, 2, b"?>")?,
+            b'>' if !is_in_brackets => return Some(at + 1),
+            mark => {
+                is_in_brackets = match mark {
+                    b'[' => true,
+                    b']' => false,
+                    _ => is_in_brackets,
+                };
+                1
+            }
+        };
     }
-    let close = rest[mark..].iter().position(|byte| *byte == b']')?;
-    find(&rest[mark + close..], b">").map(|end| mark + close + end)
 }
 
 #[cfg(test)]
@@ -331,12 +403,17 @@ mod tests {
         file
     }
 
+    /// What a file is that begins so.
+    fn kinds_of(head: &[u8]) -> Vec<&'static str> {
+        most_special(&types_of(head)).collect()
+    }
+
     #[test]
-    fn files_of_every_kind_have_one_type() {
+    fn files_of_every_kind_have_one_type_that_says_most() {
         let elf = padded(b"\x7fELF", 64);
         for (head, expected) in [
             (&program(0x80)[..], PORTABLE_EXECUTABLE),
-            (&program(0x10_0000), PORTABLE_EXECUTABLE),
+            (&program(0x3000), PORTABLE_EXECUTABLE),
             (&elf, "application/x-executable"),
             (b"\xca\xfe\xba\xbe\0\0\0\x02", "application/x-mach-binary"),
             (b"\xca\xfe\xba\xbe\0\0\0\x34", "application/java"),
@@ -355,6 +432,14 @@ mod tests {
             (b"#!/bin/sh\n", "text/x-shellscript"),
             (b" <HTML >", "text/html"),
             (b"\xef\xbb\xbf<script>", "text/html"),
+            (b"<html\nlang=en>", "text/html"),
+            (b"\n<script\n src=x>", "text/html"),
+            (b"<script/src=x>", "text/html"),
+            (b"<br/>", "text/html"),
+            (b"<!DOCTYPE html>", "text/html"),
+            (b"<!DOCTYPE html\n>", "text/html"),
+            (b"<!doctype\r\n\tHTML PUBLIC '-//W3C//DTD HTML 4.01//EN'>", "text/html"),
+            (b"<!--x--><html>", "text/html"),
             (b"<?xml version='1.0'?><feed/>", "text/xml"),
             (b"<svg xmlns='http://www.w3.org/2000/svg'>", "image/svg+xml"),
             (
@@ -363,7 +448,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                types_of(head),
+                kinds_of(head),
                 [expected],
                 "{:?}",
                 String::from_utf8_lossy(&head[..head.len().min(60)])
@@ -375,14 +460,59 @@ mod tests {
     fn a_file_may_have_several_types() {
         let mut video = program(0x80);
         video[4..8].copy_from_slice(b"ftyp");
-        assert_eq!(types_of(&video), [PORTABLE_EXECUTABLE, "video/mp4"]);
+        assert_eq!(types_of(&video), [PORTABLE_EXECUTABLE, ISO_MEDIA]);
         let mut archive = program(0x200);
         archive[257..262].copy_from_slice(b"ustar");
         assert_eq!(types_of(&archive), [PORTABLE_EXECUTABLE, "application/x-tar"]);
         let mut book = padded(b"\xff\xd8\xff", 128);
         book[60..68].copy_from_slice(b"BOOKMOBI");
         assert_eq!(types_of(&book), ["image/jpeg", "application/x-mobipocket-ebook"]);
-        assert_eq!(types_of(b"<!-- a --><svg>"), ["image/svg+xml", "text/html"]);
+        assert_eq!(kinds_of(b"<!-- a --><svg>"), ["image/svg+xml", "text/html"]);
+        assert_eq!(
+            kinds_of(b"<?xml version='1.0'?><!DOCTYPE html SYSTEM 'x'><html xmlns='http://www.w3.org/1999/xhtml'>"),
+            ["text/html", "text/xml"]
+        );
+    }
+
+    #[test]
+    fn svg_is_seen_behind_everything_that_xml_allows_before_a_root() {
+        for file in [
+            "<?a b?><svg xmlns='http://www.w3.org/2000/svg'/>",
+            "<?xml version='1.0'?><?xml-stylesheet href='?'?><svg/>",
+            r#"<!DOCTYPE svg [<!ENTITY a "]>">]><svg/>"#,
+            "<!DOCTYPE svg [<!ENTITY a ']>'>]><svg/>",
+            "<!DOCTYPE svg [<!-- ] > -->]><svg/>",
+            "<!DOCTYPE svg [<!-- don't -->]><svg/>",
+            "<!DOCTYPE svg [<!-->]>-->]><svg/>",
+            "<!DOCTYPE svg [<?a ]>\"?>]><svg/>",
+            r#"<!DOCTYPE svg SYSTEM "a>b"><svg/>"#,
+            r#"<!DOCTYPE svg PUBLIC "it's" '"[' [ ] ><svg/>"#,
+            "<!--> x --><svg/>",
+            "<!---> x --><svg/>",
+            "<!--><svg>--><?a <!--?><!DOCTYPE svg><svg/>",
+        ] {
+            assert!(types_of(file.as_bytes()).contains(&"image/svg+xml"), "{file}");
+        }
+        for file in [
+            "<!DOCTYPE svg [<!ENTITY a '<svg/>'>]><feed/>",
+            "<?a <svg/>?><feed/>",
+            "<!--><svg/>--><feed/>",
+        ] {
+            assert!(!types_of(file.as_bytes()).contains(&"image/svg+xml"), "{file}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_before_a_root_is_xml() {
+        for file in [
+            "<!--x<svg/>",
+            "<!--><svg/>",
+            "<!DOCTYPE svg '><svg/>",
+            "<!DOCTYPE svg [><svg/>",
+            "<!DOCTYPE svg [<!--]><svg/>",
+        ] {
+            assert!(types_of(file.as_bytes()).contains(&"text/xml"), "{file}");
+        }
     }
 
     #[test]
@@ -391,7 +521,33 @@ mod tests {
         odt[0x1e..0x26].copy_from_slice(b"mimetype");
         let media_type = b"application/vnd.oasis.opendocument.text";
         odt[0x26..0x26 + media_type.len()].copy_from_slice(media_type);
-        assert_eq!(types_of(&odt), ["application/vnd.oasis.opendocument.text"]);
+        assert_eq!(kinds_of(&odt), ["application/vnd.oasis.opendocument.text"]);
+        assert_eq!(types_of(&odt), ["application/vnd.oasis.opendocument.text", ZIP]);
+    }
+
+    #[test]
+    fn the_header_of_a_program_is_looked_for_where_the_file_says() {
+        for (header, expected) in [
+            (0x80, None),
+            (0x3ffe, None),
+            (0x3fff, Some(0x3fff)),
+            (0x10_0000, Some(0x10_0000)),
+            (u32::MAX, Some(u32::MAX.into())),
+        ] {
+            let program = program(header);
+            assert_eq!(header_out_of_sight(&program), expected, "{header}");
+            let is_seen = types_of(&program).contains(&PORTABLE_EXECUTABLE);
+            assert_eq!(is_seen, expected.is_none(), "{header}");
+            // Of a shorter file there is no more than the head.
+            assert_eq!(header_out_of_sight(&program[..HEAD - 1]), None, "{header}");
+        }
+        assert_eq!(header_out_of_sight(&padded(b"MY\0", HEAD)), None);
+        for header in [&b"PE"[..], b"NE\0", b"LE", b"LX"] {
+            assert!(is_program_header(header));
+        }
+        for other in [&b""[..], b"P", b"PK", b"EP"] {
+            assert!(!is_program_header(other));
+        }
     }
 
     #[test]
@@ -423,6 +579,13 @@ mod tests {
         let mut blanks = b"<!--x-->".to_vec();
         blanks.resize(HEAD, b' ');
         assert_eq!(types_of(&blanks), ["text/xml"]);
+        let instruction = padded(b"<?a", HEAD);
+        assert_eq!(types_of(&instruction), ["text/xml"]);
+        assert_eq!(types_of(&instruction[..HEAD - 1]), [""; 0]);
+        let mut prefix = b"<".to_vec();
+        prefix.resize(HEAD, b'x');
+        assert_eq!(types_of(&prefix), ["text/xml"]);
+        assert_eq!(types_of(&[b' '; HEAD]), ["text/xml"]);
     }
 
     #[test]
@@ -492,8 +655,7 @@ mod tests {
                     "audio/ogg" => "application/ogg",
                     name => name,
                 };
-                let implies = |found: &&str| *found == name || SPECIAL_OF.contains(&(*found, name));
-                prop_assert!(types.iter().any(implies), "{name} {types:?}");
+                prop_assert!(types.contains(&name) || SPECIAL_OF.iter().any(|pair| pair.1 == name && types.contains(&pair.0)), "{name} {types:?}");
             }
         }
     }

@@ -201,6 +201,81 @@ fn a_type_that_one_file_has_beside_another_is_denied_too() {
 }
 
 #[test]
+fn a_denial_counts_for_everything_that_can_be_opened_as_what_it_names() {
+    let mut odt = b"PK\x03\x04".to_vec();
+    odt.resize(30, 0);
+    odt.extend(b"mimetypeapplication/vnd.oasis.opendocument.text");
+    odt.resize(100, 0);
+    for (denied, file) in [
+        ("video/mp4", &b"\0\0\0\x14ftypqt  \0\0\0\0"[..]),
+        ("video/*", b"\0\0\0\x18ftypM4A \0\0\0\0"),
+        ("application/zip", &odt),
+        ("text/xml", b"<svg/>"),
+    ] {
+        run(&format!("deny_types: ['{denied}']"), async |module| {
+            assert_eq!(check_whole(module, file).await, "M_FORBIDDEN", "{denied}");
+        });
+    }
+    // What is allowed is what says most.
+    run("allow_types: ['application/vnd.oasis.*', 'audio/*']", async |module| {
+        assert_eq!(check_whole(module, &odt).await, "pass");
+        assert_eq!(check_whole(module, b"\0\0\0\x18ftypM4A \0\0\0\0").await, "pass");
+        assert_eq!(check_whole(module, b"PK\x03\x04\0\0").await, "M_FORBIDDEN");
+    });
+}
+
+/// A file of this length that says that its header is there, as programs for Windows do.
+fn pointing(header: u32, length: usize) -> Vec<u8> {
+    let mut file = b"MZ".to_vec();
+    file.resize(length, b'.');
+    file[0x3c..0x40].copy_from_slice(&header.to_le_bytes());
+    file
+}
+
+#[test]
+fn a_program_whose_header_is_far_behind_is_found_with_one_more_look() {
+    run("", async |module| {
+        for (header, asked) in [
+            (0x80_usize, &[0][..]),
+            (16_383, &[0, 16_383]),
+            (100_000, &[0, 100_000]),
+            (17 << 20, &[0, 17 << 20]),
+        ] {
+            for (letters, expected) in [(b"PE", "M_FORBIDDEN"), (b"..", "pass")] {
+                let mut file = pointing(u32::try_from(header).unwrap(), header + 20_000);
+                file[header..header + 2].copy_from_slice(letters);
+                let script = Arc::new(Script::of(file));
+                assert_eq!(check(module, &script).await, expected, "{header}");
+                assert_eq!(*script.asked.lock().unwrap(), asked, "{header}");
+                assert_eq!(check_whole(module, &script.contents).await, expected, "{header}");
+                // However short the chunks are.
+                let script = Script {
+                    lengths: vec![MEDIA_CHUNK, 1, 1],
+                    ..Script::of(&script.contents[..])
+                };
+                assert_eq!(check(module, &Arc::new(script)).await, expected, "{header}");
+            }
+        }
+        // Behind its end nothing is.
+        assert_eq!(check_whole(module, &pointing(u32::MAX, 20_000)).await, "pass");
+    });
+    run("max_size: 50KB", async |module| {
+        for (header, asked) in [(49_999, &[0, 50_000][..]), (49_998, &[0, 50_000, 49_998])] {
+            let script = Arc::new(Script::of(pointing(header, 50_000)));
+            assert_eq!(check(module, &script).await, "pass");
+            assert_eq!(*script.asked.lock().unwrap(), asked, "{header}");
+        }
+    });
+    run("", async |module| {
+        let script = Script {
+            fails_from: 20_000,
+            ..Script::of(pointing(30_000, 40_000))
+        };
+        assert_eq!(check(module, &Arc::new(script)).await, "the handle is not known");
+    });
+}
+
+#[test]
 fn a_file_is_refused_by_its_digest() {
     let bad: Vec<u8> = (0..100_000_u32).map(|number| number.to_le_bytes()[0]).collect();
     let config = format!("sha256: ['{}', '{}']", sha256(&bad).to_uppercase(), sha256(b""));
@@ -417,7 +492,7 @@ fn a_config_that_is_wrong_is_named() {
         ),
         ("users: [{users: ['@a:b'], size: 1}]", "unknown field `size`"),
         (
-            "users: [{users: {file: none.txt}}]",
+            "users: [{users: {file: none.txt}, max_size: 1}]",
             "config.users[0].users.file: none.txt: cannot read it",
         ),
         (
@@ -426,9 +501,34 @@ fn a_config_that_is_wrong_is_named() {
         ),
         ("sha256: {file: none.txt}", "none.txt: cannot read it"),
         ("max_sise: 1", "unknown field `max_sise`"),
+        (
+            "deny_types: []",
+            "config.deny_types: empty, and no other key denies anything: nothing would be denied",
+        ),
+        (
+            "users: [{users: ['@a:b']}]",
+            "config.users[0].max_size: without it, and without a max_size of all users, nothing would be limited",
+        ),
+        (
+            "users: [{users: ['@a:b']}, {users: ['@*'], max_size: 1}, {users: ['@c:d'], max_size: null}]",
+            "config.users[2].max_size: without it",
+        ),
     ] {
         let refusal = ModuleTest::new::<MediaGuard>(config).refusal();
         assert!(refusal.contains(expected), "{config}: {refusal}");
+    }
+}
+
+#[test]
+fn one_key_that_denies_is_enough() {
+    for config in [
+        "{deny_types: [], allow_types: ['image/*']}",
+        "{deny_types: [], unknown_type: deny}",
+        "{deny_types: [], max_size: 1}",
+        "{deny_types: [], users: [{users: ['@a:b']}, {users: ['@*'], max_size: 1}]}",
+        "{deny_types: [], max_size: 1, users: [{users: ['@a:b']}]}",
+    ] {
+        run(config, async |_| {});
     }
 }
 
