@@ -13,7 +13,7 @@ use ganglion_api::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::store::{Change, ExpiryStore};
+use self::store::{Change, ExpiryStore, StoreError};
 use super::duration;
 use super::secret::Secret;
 use crate::config::Token;
@@ -23,6 +23,10 @@ const KNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// How many ends are known.
 const KNOWN: u64 = 100_000;
+
+/// How long a call waits for the database. Well within a call's usual budget of a second, so that it can say why it failed.
+/// In tests what is locked stays locked.
+const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 200 });
 
 /// The longest period.
 const MAX_PERIOD: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -75,7 +79,7 @@ impl Module for AccountExpiry {
 
     fn new(config: AccountExpiryConfig, api: &ModuleApi<Self>) -> Result<Self, ModuleError> {
         let token = config.secret().read_required(api)?;
-        let store = ExpiryStore::open(api.resolve_path(&config.database))
+        let store = ExpiryStore::open(api.resolve_path(&config.database), PATIENCE)
             .map_err(|error| ConfigError::at("database", error.to_string()))?;
         let options = CacheOptions::new().max_entries(KNOWN).ttl(KNOWN_FOR);
         let ends = api.cached("ends", options, Self::read_end)?;
@@ -104,7 +108,7 @@ impl AccountExpiry {
 
     async fn on_user_registration(&self, args: &OnUserRegistration) -> Result<(), ModuleError> {
         let end = now().saturating_add(millis(self.period));
-        self.change(args.user_id.clone(), Change::Register(end)).await?;
+        self.change(args.user_id.clone(), Change::Register(end), |_| {}).await?;
         Ok(())
     }
 
@@ -112,15 +116,23 @@ impl AccountExpiry {
         Ok(self.store.end(user).await?)
     }
 
-    /// Changes an end, and lets nobody be told the one before.
-    async fn change(&self, user: OwnedUserId, change: Change) -> Result<Option<i64>, store::StoreError> {
+    /// Changes an end, and lets nobody be told the one before. `done` is told the new one if it was.
+    async fn change(
+        &self,
+        user: OwnedUserId,
+        change: Change,
+        done: impl FnOnce(Option<i64>) + Send + 'static,
+    ) -> Result<Option<i64>, StoreError> {
         let (api, ends, key) = (self.api.clone(), self.ends.clone(), user.clone());
         // Not after the await: whoever waits there may go away.
-        let forget = move || {
+        let then = move |end: &Result<_, _>| {
             let forgotten = api.invalidate_cache(&ends, &key);
             debug_assert!(forgotten.is_ok(), "the key is the one argument");
+            if let Ok(end) = end {
+                done(*end);
+            }
         };
-        self.store.change(user, change, forget).await
+        self.store.change(user, change, then).await
     }
 }
 

@@ -77,11 +77,12 @@ impl AccountExpiry {
 
     /// Changes an end; the log says so, since nobody else does.
     async fn administered(&self, user: OwnedUserId, change: Change) -> Result<Option<i64>, ModuleError> {
-        match self.change(user.clone(), change).await {
-            Ok(end) => {
-                tracing::info!(%user, expires_at = end, "the end of an account was set");
-                Ok(end)
-            }
+        let (span, name) = (tracing::Span::current(), user.clone());
+        let log = move |end: Option<i64>| {
+            span.in_scope(|| tracing::info!(user = %name, expires_at = end, "the end of an account was set"));
+        };
+        match self.change(user, change, log).await {
+            Ok(end) => Ok(end),
             Err(error @ StoreError::TooLate) => Err(MatrixError::new(400, "M_INVALID_PARAM", error.to_string()))?,
             Err(error) => Err(error)?,
         }

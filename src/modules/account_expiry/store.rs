@@ -3,17 +3,22 @@
 //! The file has a rollback journal and is written through to the disk at each commit: a change that was answered survives
 //! a kill and a loss of power. Between two changes it is one file without others beside it.
 
+use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ganglion_api::{MAX_INT, OwnedUserId, UserId};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 
 /// What says that a database is one of these: `GgAE`, at offset 68 of its file.
 const APPLICATION: u32 = u32::from_be_bytes(*b"GgAE");
@@ -26,14 +31,15 @@ const SCHEMA: &str = "CREATE TABLE accounts (
     expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID";
 
-/// How long a call waits while another process writes. Less than a call's usual budget, so that it can say why it failed.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// So many bytes at the begin of a file say whose it is.
+const HEADER: u64 = 100;
 
-/// How a file of SQLite begins.
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// How the journal begins that takes back a transaction of SQLite.
+const JOURNAL_MAGIC: &[u8; 8] = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7";
 
-/// So many bytes before the first page say whose a file is.
-const HEADER: usize = 100;
+/// Closing a file lets go of all locks that this process has on it, those of SQLite too. So nobody may find a new file before
+/// it is closed.
+static MAKING: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// Why a database cannot be used. The file is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +84,8 @@ pub(super) enum StoreError {
     Full(PathBuf),
     #[error("cannot use {}: another process holds its lock", .0.display())]
     Busy(PathBuf),
+    #[error("cannot use {}: the calls before this one did not end in time", .0.display())]
+    Queued(PathBuf),
     #[error("cannot use {}: {source}", .file.display())]
     Sqlite { file: PathBuf, source: rusqlite::Error },
     #[error("the end would be later than can be written")]
@@ -124,19 +132,23 @@ struct Inner {
     connection: Arc<Mutex<Connection>>,
     /// Whether it was found damaged since it was opened.
     is_damaged: AtomicBool,
+    /// How long a call waits until it can begin, for those before it and for other processes; and how long to commit.
+    patience: Duration,
 }
 
 impl ExpiryStore {
-    /// Opens the file, or makes it, readable for its owner only. Blocks.
+    /// Opens the file, or makes it, readable for its owner only. Blocks. A call waits so long for the file until it fails
+    /// with the reason, and as long again to commit.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub(super) fn open(file: PathBuf) -> Result<Self, OpenError> {
-        let connection = open(&file)?;
+    pub(super) fn open(file: PathBuf, patience: Duration) -> Result<Self, OpenError> {
+        let connection = open(&file, patience)?;
         Ok(Self(Arc::new(Inner {
             file,
             connection: Arc::new(Mutex::new(connection)),
             is_damaged: AtomicBool::new(false),
+            patience,
         })))
     }
 
@@ -149,8 +161,7 @@ impl ExpiryStore {
             .await
     }
 
-    /// Changes an account's end and gives the new one. `then` runs after it, on the thread that did it, whether it was done
-    /// or not.
+    /// Changes an account's end and gives the new one. `then` is told it, or why there is none, on the thread that did it.
     ///
     /// # Errors
     /// The change is not possible, or the database cannot be written.
@@ -161,11 +172,11 @@ impl ExpiryStore {
         &self,
         user: OwnedUserId,
         change: Change,
-        then: impl FnOnce() + Send + 'static,
+        then: impl FnOnce(&Result<Option<i64>, StoreError>) + Send + 'static,
     ) -> Result<Option<i64>, StoreError> {
         self.run(move |store, connection| {
             let end = store.change(connection, &user, change);
-            then();
+            then(&end);
             end
         })
         .await
@@ -176,11 +187,18 @@ impl ExpiryStore {
         &self,
         work: impl FnOnce(&Inner, &mut Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let began = Instant::now();
         // Whoever waits for its turn waits here, and not on a thread.
-        let mut connection = Arc::clone(&self.0.connection).lock_owned().await;
+        let turn = timeout(self.0.patience, Arc::clone(&self.0.connection).lock_owned()).await;
+        let mut connection = turn.map_err(|_| StoreError::Queued(self.0.file.clone()))?;
+        let patience = self.0.patience.saturating_sub(began.elapsed());
         let store = Arc::clone(&self.0);
-        let done = tokio::task::spawn_blocking(move || work(&store, &mut connection)).await;
-        done.unwrap_or(Err(StoreError::Gone))
+        let done = tokio::task::spawn_blocking(move || {
+            let set = connection.busy_timeout(patience);
+            set.map_err(|error| store.explain(error))?;
+            work(&store, &mut connection)
+        });
+        done.await.unwrap_or(Err(StoreError::Gone))
     }
 }
 
@@ -235,41 +253,91 @@ fn write(transaction: &Transaction<'_>, user: &UserId, end: Option<i64>) -> rusq
     Ok(())
 }
 
-/// Looks at a file without SQLite, which would repair what is none of our business. Whether it is new: absent or empty.
-fn is_new(file: &Path) -> Result<bool, OpenError> {
+/// Says whose a file is and leaves it as it is: SQLite, when it may write, repairs what is none of our business. A file that
+/// is not there is made, empty.
+fn look(file: &Path) -> Result<(), OpenError> {
     let refuse = |source| OpenError::Read {
         file: file.to_owned(),
         source,
     };
-    let metadata = match fs::metadata(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return make(file).map(|()| true),
-        metadata => metadata.map_err(refuse)?,
+    let metadata = {
+        let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        match fs::metadata(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return make(file),
+            metadata => metadata.map_err(refuse)?,
+        }
     };
     if !metadata.is_file() {
         // A pipe would hold whoever reads it.
         return Err(refuse(io::Error::other("not a regular file")));
     }
-    let mut header = Vec::with_capacity(HEADER);
-    let open = File::open(file).map_err(refuse)?;
-    open.take(HEADER as u64).read_to_end(&mut header).map_err(refuse)?;
-    if header.is_empty() {
-        return Ok(true);
+    if metadata.len() == 0 {
+        return Ok(());
     }
-    if header.len() < HEADER || !header.starts_with(MAGIC) {
+    if metadata.len() < HEADER {
         return Err(OpenError::NoDatabase(file.to_owned()));
     }
-    let number = |offset: usize| {
-        let bytes = header.iter().skip(offset).take(4);
-        bytes.fold(0_u32, |number, byte| number << 8 | u32::from(*byte))
-    };
-    match (number(68), number(60)) {
-        (APPLICATION, VERSION) => Ok(false),
-        (APPLICATION, version) if version > VERSION => Err(OpenError::Newer {
+    let path = canonical(file)?;
+    match owner(&path) {
+        Ok((APPLICATION, VERSION)) => Ok(()),
+        Ok((APPLICATION, version)) if version > VERSION => Err(OpenError::Newer {
             file: file.to_owned(),
             version,
         }),
-        _ => Err(OpenError::Foreign(file.to_owned())),
+        Ok(_) => Err(OpenError::Foreign(file.to_owned())),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+            match was_empty(&path, metadata.len()).map_err(refuse)? {
+                // What the file has now, SQLite takes back.
+                true => Ok(()),
+                false => Err(OpenError::NoDatabase(file.to_owned())),
+            }
+        }
+        Err(error) => Err(explain(file, error)),
     }
+}
+
+/// The numbers of application and schema in the header of a database. SQLite reads them, since only SQLite can close a file
+/// on which it has a lock without losing that; it takes no lock for it and looks at no journal.
+fn owner(file: &Path) -> rusqlite::Result<(u32, u32)> {
+    let mut uri = "file:".to_owned();
+    for byte in file.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => uri.push((*byte).into()),
+            _ => {
+                let written = write!(uri, "%{byte:02x}");
+                debug_assert!(written.is_ok(), "text takes everything");
+            }
+        }
+    }
+    uri += "?immutable=1";
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(uri, flags)?;
+    // Without it a file would be damaged that is shorter than its header says, as it may be until its journal is played back.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, true)?;
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    Ok((
+        number("application_id")?.cast_unsigned(),
+        number("user_version")?.cast_unsigned(),
+    ))
+}
+
+/// Whether a file of this length was empty before a transaction that its journal can take back: a crash came in the middle of
+/// the first one.
+fn was_empty(file: &Path, len: u64) -> io::Result<bool> {
+    let mut journal: OsString = file.into();
+    journal.push("-journal");
+    let mut header = Vec::new();
+    match fs::symlink_metadata(&journal) {
+        Ok(metadata) if metadata.is_file() => File::open(journal)?.take(28).read_to_end(&mut header)?,
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let number = |offset: usize| Some(u32::from_be_bytes(*header.get(offset..)?.first_chunk()?));
+    let (pages, page_size) = (number(16), number(24));
+    Ok(header.starts_with(JOURNAL_MAGIC)
+        && pages == Some(0)
+        && page_size.is_some_and(|size| len.checked_rem(size.into()) == Some(0)))
 }
 
 /// Makes an empty file, unless another process just did.
@@ -284,29 +352,39 @@ fn make(file: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn open(file: &Path) -> Result<Connection, OpenError> {
-    let is_new = is_new(file)?;
-    let explain = |error: rusqlite::Error| {
-        let file = file.to_owned();
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OpenError::Damaged {
-                file,
-                reason: error.to_string(),
-            },
-            _ => OpenError::Sqlite { file, source: error },
-        }
-    };
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    // Some relative names, such as `:memory:`, mean something else than a file to SQLite.
-    let path = fs::canonicalize(file).map_err(|source| OpenError::Read {
+/// The path as SQLite has to be told it: some relative names, such as `:memory:`, mean something else than a file there.
+fn canonical(file: &Path) -> Result<PathBuf, OpenError> {
+    fs::canonicalize(file).map_err(|source| OpenError::Read {
         file: file.to_owned(),
         source,
-    })?;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
-    connection.busy_timeout(PATIENCE).map_err(explain)?;
+    })
+}
+
+fn explain(file: &Path, error: rusqlite::Error) -> OpenError {
+    let file = file.to_owned();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OpenError::Damaged {
+            file,
+            reason: error.to_string(),
+        },
+        _ => OpenError::Sqlite { file, source: error },
+    }
+}
+
+fn open(file: &Path, patience: Duration) -> Result<Connection, OpenError> {
+    look(file)?;
+    let explain = |error| explain(file, error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(canonical(file)?, flags).map_err(explain)?;
+    connection.busy_timeout(patience).map_err(explain)?;
     if connection.is_readonly("main").map_err(explain)? {
         return Err(OpenError::ReadOnly(file.to_owned()));
     }
+    // Not what was looked at: a transaction that a crash cut off has been taken back now, maybe the first one.
+    let pages: i64 = connection
+        .query_row("PRAGMA page_count", [], |row| row.get(0))
+        .map_err(explain)?;
+    let is_new = pages == 0;
     if !is_new {
         check(&connection, file).map_err(explain)??;
     }

@@ -1,5 +1,7 @@
 use std::fs;
+use std::sync::{Condvar, Mutex};
 
+use futures_util::FutureExt as _;
 use ganglion_actors::ModuleCommand;
 use ganglion_api::WebRequest;
 use http::{Method, Request, header};
@@ -152,7 +154,7 @@ fn ends_outlast_a_restart() {
 #[test]
 fn a_database_that_fails_later_is_a_failure_of_the_call_and_not_an_answer() {
     let directory = TempDir::new().unwrap();
-    test(&directory).real_time().run(async |module| {
+    test(&directory).run(async |module| {
         let lock = rusqlite::Connection::open(directory.path().join("expiry.db")).unwrap();
         lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
         let decision = module.ask_json("is_user_expired", json!({"user_id": BOB})).await;
@@ -163,6 +165,82 @@ fn a_database_that_fails_later_is_a_failure_of_the_call_and_not_an_answer() {
         lock.execute_batch("ROLLBACK").unwrap();
         assert_eq!(is_expired(module).await, json!(null));
         assert_eq!(register(module).await, "notified");
+    });
+}
+
+/// What the log says of changed ends.
+struct Log {
+    text: Mutex<String>,
+    grew: Condvar,
+}
+
+static LOG: Log = Log {
+    text: Mutex::new(String::new()),
+    grew: Condvar::new(),
+};
+
+impl Log {
+    /// From now on there is a log.
+    fn keep() {
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter("ganglion::modules::account_expiry=info")
+            .with_ansi(false)
+            .with_writer(|| &LOG);
+        // Not of this thread: a change is made on one of its own.
+        tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
+    }
+
+    /// Whether it says within this time that the end of this account was set.
+    fn says(&self, user: &str, within: Duration) -> bool {
+        let line = format!("the end of an account was set user={user} ");
+        let is_missing = |text: &mut String| !text.contains(&line);
+        let text = self.text.lock().unwrap();
+        !self
+            .grew
+            .wait_timeout_while(text, within, is_missing)
+            .unwrap()
+            .1
+            .timed_out()
+    }
+}
+
+impl std::io::Write for &Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.text.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
+        self.grew.notify_all();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_admins_change_is_in_the_log_even_if_nobody_waits_for_the_answer() {
+    Log::keep();
+    run(async |module| {
+        let post = |user: &str| {
+            let body = json!({"user_id": user, "expires_at": 7}).to_string();
+            module.request(request(Method::POST, "", body))
+        };
+        assert_eq!(post("@waits:example.com").await.status(), 200);
+        assert!(LOG.says("@waits:example.com", Duration::ZERO));
+
+        let args = json!({"user_id": "@registers:example.com"});
+        module.ask_json("on_user_registration", args).await;
+        assert!(!LOG.says("@registers:example.com", Duration::ZERO));
+
+        let mut change = Box::pin(post("@leaves:example.com"));
+        // Until it is on the thread that makes it.
+        for _ in 0..10 {
+            if change.as_mut().now_or_never().is_some() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(change);
+        assert!(LOG.says("@leaves:example.com", Duration::from_secs(10)));
     });
 }
 

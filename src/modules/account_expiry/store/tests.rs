@@ -21,16 +21,23 @@ impl Place {
         Self { directory, file }
     }
 
+    /// A store that waits as long as it has to.
     fn open(&self) -> ExpiryStore {
-        ExpiryStore::open(self.file.clone()).unwrap()
+        self.open_with(Duration::from_secs(60))
+    }
+
+    fn open_with(&self, patience: Duration) -> ExpiryStore {
+        ExpiryStore::open(self.file.clone(), patience).unwrap()
     }
 
     /// Shows that a file with these bytes is refused, and is left as it is, alone; gives the reason.
     fn refusal(&self, bytes: &[u8]) -> String {
         fs::write(&self.file, bytes).unwrap();
-        let error = ExpiryStore::open(self.file.clone()).err().expect("it is refused");
+        let names = self.names();
+        let error = ExpiryStore::open(self.file.clone(), Duration::ZERO).err();
+        let error = error.expect("it is refused");
         assert_eq!(fs::read(&self.file).unwrap(), bytes);
-        assert_eq!(self.names(), ["expiry.db"]);
+        assert_eq!(self.names(), names);
         let text = error.to_string();
         assert!(text.contains(&self.file.display().to_string()), "{text}");
         text
@@ -68,7 +75,7 @@ fn user(name: &str) -> OwnedUserId {
 }
 
 async fn set(store: &ExpiryStore, name: &str, end: i64) -> Result<Option<i64>, StoreError> {
-    store.change(user(name), Change::Set(end), || {}).await
+    store.change(user(name), Change::Set(end), |_| {}).await
 }
 
 #[tokio::test]
@@ -76,7 +83,7 @@ async fn an_end_that_was_answered_is_in_the_file_though_nothing_was_closed() {
     let place = Place::new();
     let store = place.open();
     assert_eq!(
-        store.change(user("bob"), Change::Register(5), || {}).await.unwrap(),
+        store.change(user("bob"), Change::Register(5), |_| {}).await.unwrap(),
         Some(5)
     );
     // What a process leaves that is killed now.
@@ -106,6 +113,77 @@ async fn a_change_that_a_crash_cut_off_is_undone() {
     assert_ne!(fs::read(&crashed.file).unwrap(), before);
     assert_eq!(crashed.open().end(user("bob")).await.unwrap(), Some(1));
     assert_eq!(crashed.names(), ["expiry.db"]);
+}
+
+/// What a crash in the middle of the first transaction leaves: pages, and the journal that can take them back.
+fn cut_off() -> Place {
+    let place = Place::new();
+    let mut writer = Connection::open(&place.file).unwrap();
+    let transaction = writer.transaction().unwrap();
+    transaction.execute_batch(SCHEMA).unwrap();
+    transaction.pragma_update(None, "application_id", APPLICATION).unwrap();
+    transaction.pragma_update(None, "user_version", VERSION).unwrap();
+    transaction.cache_flush().unwrap();
+    assert_eq!(place.names(), ["expiry.db", "expiry.db-journal"]);
+    let crashed = Place::new();
+    for name in place.names() {
+        fs::copy(place.directory.path().join(&name), crashed.directory.path().join(&name)).unwrap();
+    }
+    crashed
+}
+
+#[tokio::test]
+async fn a_first_layout_that_a_crash_cut_off_is_made_anew() {
+    // SQLite writes the first page last.
+    let written = Place::new().filled(0);
+    assert_eq!(written.len(), 2 * 4096);
+    let without_first = [&[0; 4096][..], &written[4096..]].concat();
+    // Pages come to the disk in any order.
+    for (what, bytes) in [
+        ("all", &written[..]),
+        ("the first page", &written[..4096]),
+        ("the second page", &without_first),
+        ("their place", &[0; 8192]),
+        ("nothing", b""),
+    ] {
+        let place = cut_off();
+        fs::write(&place.file, bytes).unwrap();
+        let store = place.open();
+        assert_eq!(set(&store, "bob", 1).await.unwrap(), Some(1), "{what}");
+        assert_eq!(place.names(), ["expiry.db"]);
+        assert_eq!(place.open().end(user("bob")).await.unwrap(), Some(1), "{what}");
+    }
+}
+
+#[test]
+fn a_journal_beside_what_is_no_database_changes_nothing() {
+    let place = cut_off();
+    let journal = place.directory.path().join("expiry.db-journal");
+    let good = fs::read(&journal).unwrap();
+    let is_refused = |bytes: &[u8]| {
+        let refusal = place.refusal(bytes);
+        assert!(refusal.contains(" is no SQLite database: "), "{refusal}");
+    };
+    // Text has not the length of a database.
+    is_refused(&[b'.'; 5000]);
+    let mut of_more_pages = good.clone();
+    of_more_pages[19] = 1;
+    let mut no_journal = good.clone();
+    no_journal[0] = 0;
+    for bytes in [&of_more_pages[..], &no_journal, &good[..27], b""] {
+        fs::write(&journal, bytes).unwrap();
+        is_refused(&[0; 4096]);
+        assert_eq!(fs::read(&journal).unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_path_may_have_any_letters() {
+    let mut place = Place::new();
+    place.file = place.directory.path().join("ends?mode=ro&%41 #1.db");
+    set(&place.open(), "bob", 1).await.unwrap();
+    assert_eq!(place.open().end(user("bob")).await.unwrap(), Some(1));
+    assert_eq!(place.names(), ["ends?mode=ro&%41 #1.db"]);
 }
 
 #[test]
@@ -191,7 +269,7 @@ fn a_damaged_database_is_refused_and_left_alone() {
 #[test]
 fn a_file_that_cannot_be_there_says_what_to_do() {
     let place = Place::new();
-    let refusal = |file: PathBuf| ExpiryStore::open(file).err().unwrap().to_string();
+    let refusal = |file: PathBuf| ExpiryStore::open(file, Duration::ZERO).err().unwrap().to_string();
     let nowhere = refusal(place.directory.path().join("none/expiry.db"));
     assert!(
         nowhere.starts_with("cannot make ") && nowhere.contains("the directory has to be there"),
@@ -263,7 +341,7 @@ async fn on_a_full_disk_a_change_fails_and_nothing_is_lost() {
 #[tokio::test]
 async fn two_on_one_file_see_what_the_other_did_and_wait_for_its_lock_but_not_for_ever() {
     let place = Place::new();
-    let (one, other) = (place.open(), place.open());
+    let (one, other) = (place.open_with(Duration::ZERO), place.open());
     set(&one, "bob", 1).await.unwrap();
     assert_eq!(other.end(user("bob")).await.unwrap(), Some(1));
     set(&other, "bob", 2).await.unwrap();
@@ -274,6 +352,69 @@ async fn two_on_one_file_see_what_the_other_did_and_wait_for_its_lock_but_not_fo
     assert!(matches!(error, StoreError::Busy(_)), "{error}");
     lock.execute_batch("ROLLBACK").unwrap();
     assert_eq!(set(&one, "bob", 3).await.unwrap(), Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_those_before_it_but_not_for_ever() {
+    let place = Place::new();
+    let store = place.open_with(Duration::from_millis(200));
+    let before = store.0.connection.lock().await;
+    let (one, other) = tokio::join!(set(&store, "bob", 1), store.end(user("bob")));
+    for error in [one.unwrap_err(), other.unwrap_err()] {
+        assert!(
+            error
+                .to_string()
+                .ends_with(": the calls before this one did not end in time"),
+            "{error}"
+        );
+    }
+    drop(before);
+    assert_eq!(set(&store, "bob", 1).await.unwrap(), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_those_before_is_taken_of_the_wait_for_other_processes() {
+    let place = Place::new();
+    let store = place.open_with(Duration::from_secs(60));
+    let before = store.0.connection.lock().await;
+    let mut call = Box::pin(store.end(user("bob")));
+    assert!(call.as_mut().now_or_never().is_none());
+    tokio::time::advance(Duration::from_secs(59)).await;
+    drop(before);
+    assert_eq!(call.await.unwrap(), None);
+    let connection = store.0.connection.lock().await;
+    let left: i64 = connection
+        .pragma_query_value(None, "busy_timeout", |row| row.get(0))
+        .unwrap();
+    assert!(left <= 1000, "{left}");
+}
+
+/// The locks that processes have on a file, as the system says.
+#[cfg(target_os = "linux")]
+fn locks(file: &Path) -> usize {
+    use std::os::linux::fs::MetadataExt as _;
+    let inode = format!(":{} ", fs::metadata(file).unwrap().st_ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().filter(|lock| lock.contains(&inode)).count()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn opening_a_file_takes_no_lock_from_those_who_have_it_open() {
+    let place = Place::new();
+    drop(place.open());
+    let lock = Connection::open(&place.file).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let held = locks(&place.file);
+    assert_ne!(held, 0);
+    let other = place.open();
+    assert_eq!(locks(&place.file), held);
+    drop(other);
+    assert_eq!(locks(&place.file), held);
+    lock.execute_batch("PRAGMA user_version = 2; COMMIT; BEGIN IMMEDIATE")
+        .unwrap();
+    assert!(ExpiryStore::open(place.file.clone(), Duration::ZERO).is_err());
+    assert_eq!(locks(&place.file), held);
 }
 
 #[test]
@@ -294,12 +435,13 @@ async fn a_change_whose_caller_has_gone_is_done_whole() {
     let place = Place::new();
     let store = place.open();
     let (done, is_done) = mpsc::channel();
-    let mut change = Box::pin(store.change(user("bob"), Change::Set(9), move || done.send(()).unwrap()));
+    let mut change = Box::pin(store.change(user("bob"), Change::Set(9), move |end| {
+        done.send(end.as_ref().ok().copied()).unwrap();
+    }));
     assert!(change.as_mut().now_or_never().is_none());
     drop(change);
-    tokio::task::spawn_blocking(move || is_done.recv().unwrap())
-        .await
-        .unwrap();
+    let told = tokio::task::spawn_blocking(move || is_done.recv().unwrap()).await;
+    assert_eq!(told.unwrap(), Some(Some(9)));
     assert_eq!(store.end(user("bob")).await.unwrap(), Some(9));
 }
 
@@ -326,7 +468,7 @@ proptest! {
 
     #[test]
     fn the_file_holds_what_a_map_would(steps in prop::collection::vec((0..3_usize, changes(), any::<bool>()), 1..12)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let place = Place::new();
             let mut store = place.open();
@@ -344,7 +486,7 @@ proptest! {
                     Some(end) => model.insert(name, end),
                     None => model.remove(name),
                 };
-                assert_eq!(store.change(user(name), change, || {}).await.unwrap(), expected);
+                assert_eq!(store.change(user(name), change, |_| {}).await.unwrap(), expected);
                 if reopen {
                     store = place.open();
                 }
