@@ -96,8 +96,10 @@ impl Resolve for Names {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use futures_util::future::join_all;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -116,8 +118,8 @@ mod tests {
         });
         // Some give up, and it goes on.
         for _ in 0..100 {
-            let mut gives_up = Box::pin(names.lookup("slow.example", 80));
-            assert!(futures_util::poll!(&mut gives_up).is_pending());
+            let given_up = timeout(Duration::ZERO, names.lookup("slow.example", 80)).await;
+            assert!(given_up.is_err());
         }
         assert!(names.is_under_way("slow.example"));
         let other = names.lookup("fast.example", 443).await.unwrap();
