@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(rate.places.lock().by_quiet.len(), MAX_PLACES);
         rate.forget_quiet();
         assert_eq!((rate.places.len(), rate.places.lock().forgotten), (MAX_PLACES, 0));
-        tokio::time::advance(HOUR).await;
+        tokio::time::advance(HOUR * 2).await;
         rate.forget_quiet();
         assert!(rate.places.is_empty() && rate.places.lock().by_quiet.is_empty());
     }
