@@ -97,11 +97,6 @@ impl BaseUrl {
         })
     }
 
-    /// The name or the address of the host.
-    fn host(&self) -> &str {
-        &self.host
-    }
-
     /// The URL one segment below; a slash at the end of the path does not count.
     fn below(&self, segment: &str) -> String {
         format!("{}{}/{segment}", self.origin, self.path.trim_end_matches('/'))
@@ -268,7 +263,7 @@ impl Service {
     ) -> Result<Answer, ServiceError> {
         let asked = tokio::time::timeout(limits.time, self.exchange(method, url, body, limits));
         let answered = asked.await.unwrap_or_else(|_elapsed| {
-            let is_nameless = NAMES.is_under_way(self.url.host());
+            let is_nameless = NAMES.is_under_way(&self.url.host);
             let late = if is_nameless { Problem::NameLate } else { Problem::Late };
             Err(late(limits.time))
         });
