@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ganglion_api::{
@@ -32,6 +33,8 @@ pub struct DepartmentLookup {
     token: Token,
     /// The name of a user's department; `None` for a user who has none.
     department: Cached<OwnedUserId, Option<String>>,
+    /// Whether it was said that the service refuses a question.
+    has_told_refusal: AtomicBool,
 }
 
 /// The config of [`DepartmentLookup`].
@@ -96,6 +99,7 @@ impl Module for DepartmentLookup {
             service: Service::new(config.url, None)?,
             token,
             department,
+            has_told_refusal: AtomicBool::new(false),
         })
     }
 }
@@ -110,6 +114,19 @@ impl DepartmentLookup {
         match department.as_ref().and_then(|answer| answer["department"].as_str()) {
             Some(department) => Ok(Some(department.to_owned())),
             None if answer.status == 404 => Ok(None),
+            // It says something of this user's name, which anybody may have invented, and nothing of the service. It may be
+            // mended tomorrow, so it is not kept.
+            None if is_about_the_question(answer.status) => {
+                if !self.has_told_refusal.swap(true, Ordering::Relaxed) {
+                    let (service, status) = (self.service.origin(), answer.status);
+                    tracing::warn!(
+                        service,
+                        status,
+                        "DepartmentLookup: the service refuses a question; said once"
+                    );
+                }
+                Err(no_department().into())
+            }
             None => Err(NoDepartment {
                 service: self.service.origin().to_owned(),
                 status: answer.status,
@@ -139,7 +156,7 @@ impl DepartmentLookup {
     }
 
     async fn tell(&self, user: &OwnedUserId) -> Result<WebResponse, ModuleError> {
-        // The service knows the users of this homeserver; strangers' names would only fill the cache.
+        // The service knows the users of this homeserver only.
         let known = if user.server_name() == self.api.server_name() {
             self.department.get(user.clone()).await?
         } else {
@@ -147,13 +164,19 @@ impl DepartmentLookup {
         };
         match &*known {
             Some(department) => json_response(200, &json!({"user_id": user, "department": department})),
-            None => Err(MatrixError::new(
-                404,
-                "M_NOT_FOUND",
-                "no department is known for this user",
-            ))?,
+            None => Err(no_department())?,
         }
     }
+}
+
+/// Whether a status says that this question is wrong, and not that the service or this module is.
+fn is_about_the_question(status: u16) -> bool {
+    // Those four are about who asks, when and how often.
+    (400..500).contains(&status) && !matches!(status, 401 | 403 | 408 | 429)
+}
+
+fn no_department() -> MatrixError {
+    MatrixError::new(404, "M_NOT_FOUND", "no department is known for this user")
 }
 
 /// The user whom a request is about.

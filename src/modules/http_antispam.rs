@@ -3,12 +3,13 @@
 
 mod asked;
 mod config;
+mod silence;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ganglion_api::{
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use self::config::HttpAntispamConfig;
+use self::silence::Silence;
 use self::verdict::{Mode, NoVerdict};
 use super::http_client::{Limits, Service};
 
@@ -42,8 +44,7 @@ pub struct HttpAntispam {
     later: BTreeSet<String>,
     /// What a failure counts as; where a callback is not named it is a failure.
     fail_open: BTreeMap<String, bool>,
-    /// Whether the last question had no verdict.
-    is_silent: AtomicBool,
+    silence: Silence,
     background: Arc<Semaphore>,
     /// How many questions were not asked since there were too many.
     dropped: AtomicU64,
@@ -76,7 +77,7 @@ impl Module for HttpAntispam {
                 .map(|(name, _)| name)
                 .collect(),
             fail_open: config.fail_open,
-            is_silent: AtomicBool::new(false),
+            silence: Silence::default(),
             background: Arc::new(Semaphore::new(MAX_BACKGROUND)),
             dropped: AtomicU64::new(0),
         })
@@ -150,7 +151,7 @@ impl HttpAntispam {
     }
 
     /// Asks the server for a verdict.
-    async fn verdict(&self, callback: &str, body: &Value) -> Result<Verdict, NoVerdict> {
+    async fn verdict(&self, callback: &'static str, body: &Value) -> Result<Verdict, NoVerdict> {
         let limits = Limits::within(self.api.remaining_budget(), MAX_ANSWER);
         let verdict = match self.service.post(callback, body, limits).await {
             Ok(answer) => verdict::read(self.mode, &answer).ok_or_else(|| NoVerdict::Other {
@@ -164,15 +165,16 @@ impl HttpAntispam {
     }
 
     /// Says that the server gives no verdicts, or does so again; not each time.
-    fn note(&self, callback: &str, failed: Option<&NoVerdict>) {
+    fn note(&self, callback: &'static str, failed: Option<&NoVerdict>) {
+        if !self.silence.is_news(callback, failed.is_some()) {
+            return;
+        }
         let service = self.service.origin();
-        let was_silent = self.is_silent.swap(failed.is_some(), Ordering::Relaxed);
         match failed {
-            Some(error) if !was_silent => {
+            Some(error) => {
                 tracing::warn!(service, callback, %error, "the antispam server does not answer; said once until it does");
             }
-            None if was_silent => tracing::info!(service, callback, "the antispam server answers again"),
-            _ => {}
+            None => tracing::info!(service, callback, "the antispam server answers again"),
         }
     }
 
@@ -237,6 +239,60 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         let pings = std::iter::from_fn(|| listener.accept().ok()).count();
         assert_eq!(pings, 4);
+    }
+
+    #[test]
+    fn a_server_that_hangs_is_a_failure_before_the_call_is_late_or_what_fail_open_says() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let ask = |fail_open: &str| {
+            let config = format!("{{base_url: 'http://{address}/', do_ping: false, fail_open: {fail_open}}}");
+            ModuleTest::new::<HttpAntispam>(config).run(async |module| {
+                let args = json!({"user_id": "@bob:example.com"});
+                module.ask_json("user_may_create_room", args).await
+            })
+        };
+        assert_eq!(
+            ask("{user_may_create_room: true}")["outcome"],
+            json!({"verdict": "pass"})
+        );
+        let denied = ask("{user_may_create_room: false}");
+        assert_eq!(
+            denied["outcome"],
+            json!({"verdict": "deny", "errcode": "M_UNKNOWN", "error": "the antispam server gave no answer", "fields": {}})
+        );
+        let failed = ask("{user_may_invite: true}");
+        assert_eq!(failed["outcome"]["verdict"], "error");
+        assert_eq!(failed["steps"][0]["result"], "module_error");
+        assert_eq!(
+            failed["steps"][0]["detail"],
+            format!("http://{address} did not answer within 900ms")
+        );
+    }
+
+    #[test]
+    fn what_is_said_of_a_callback_that_is_never_asked_or_always_passes_is_refused() {
+        let url = "http://127.0.0.1:1/";
+        for (config, path, message) in [
+            (
+                json!({"base_url": url, "enabled_callbacks": ["user_may_invite"], "fail_open": {"user_may_join_room": true}}),
+                "fail_open.user_may_join_room",
+                "the callback is not in enabled_callbacks: add it there, or leave this out",
+            ),
+            (
+                json!({"base_url": url, "enabled_callbacks": ["user_may_invite"], "async": {"user_may_join_room": false}}),
+                "async.user_may_join_room",
+                "the callback is not in enabled_callbacks: add it there, or leave this out",
+            ),
+            (
+                json!({"base_url": url, "async": {"user_may_invite": true}, "fail_open": {"user_may_invite": false}}),
+                "fail_open.user_may_invite",
+                "the callback is async and passes before the server is asked: leave this out",
+            ),
+        ] {
+            let error = HttpAntispam::parse_config(config).err().unwrap();
+            assert_eq!((error.path.as_str(), error.message.as_str()), (path, message));
+        }
     }
 
     #[test]

@@ -3,11 +3,14 @@
 //! awc's client belongs to one thread, and one instance of a module runs on several. So each thread has a client for all
 //! modules on it. It outlives a module that is made anew, and a thread that is given up takes it along.
 
+mod names;
+
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
+use actix_tls::connect::{Connector as TcpConnector, Resolver};
 use awc::error::{ConnectError, PayloadError, SendRequestError};
 use awc::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use awc::http::{Method, Uri};
@@ -18,11 +21,15 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tokio::runtime::{Handle, Id};
 
+use self::names::Names;
 use crate::config::Token;
 
 /// How long a connection is kept that nobody uses: less than the five seconds after which Node.js and actix-web close one, so
 /// that no request goes out on a connection that the other side is closing.
 const IDLE: Duration = Duration::from_secs(4);
+
+/// How long connecting may take by awc's own clocks: longer than any budget, which is the one limit of a request.
+const UNLIMITED: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// How long a request may take that nobody waits for with a budget.
 const WITHOUT_BUDGET: Duration = Duration::from_secs(10);
@@ -52,6 +59,7 @@ impl Limits {
 #[derive(Clone)]
 pub(super) struct BaseUrl {
     origin: Arc<str>,
+    host: String,
     path: String,
     is_https: bool,
 }
@@ -78,8 +86,12 @@ impl BaseUrl {
             "https" => true,
             _ => return Err("expected a URL that begins with http:// or https://"),
         };
+        if is_https && authority.host().starts_with('[') {
+            return Err("with https an IPv6 address cannot be asked: write the name that the server's certificate has");
+        }
         Ok(Self {
             origin: format!("{scheme}://{authority}").into(),
+            host: authority.host().to_owned(),
             path: uri.path().to_owned(),
             is_https,
         })
@@ -127,6 +139,8 @@ enum Problem {
     Unreachable(String),
     #[error("did not answer within {}ms", .0.as_millis())]
     Late(Duration),
+    #[error("cannot be reached: its name was not looked up within {}ms, the name server does not answer", .0.as_millis())]
+    NameLate(Duration),
     #[error("answered with more than {0} bytes")]
     TooLong(usize),
     #[error("closed the connection before its answer was whole")]
@@ -248,7 +262,11 @@ impl Service {
         limits: Limits,
     ) -> Result<Answer, ServiceError> {
         let asked = tokio::time::timeout(limits.time, self.exchange(method, url, body, limits));
-        let answered = asked.await.unwrap_or(Err(Problem::Late(limits.time)));
+        let answered = asked.await.unwrap_or_else(|_elapsed| {
+            let is_nameless = NAMES.is_under_way(&self.url.host);
+            let late = if is_nameless { Problem::NameLate } else { Problem::Late };
+            Err(late(limits.time))
+        });
         answered.map_err(|problem| ServiceError {
             origin: Arc::clone(&self.url.origin),
             problem,
@@ -289,6 +307,9 @@ impl Service {
     }
 }
 
+/// The names of all services.
+static NAMES: LazyLock<Names> = LazyLock::new(Names::of_system);
+
 thread_local! {
     /// The clients of this thread, without and with TLS, each with the runtime that its connections belong to.
     static CLIENTS: RefCell<[Option<(Id, Client)>; 2]> = const { RefCell::new([None, None]) };
@@ -313,7 +334,9 @@ fn client(tls: Option<&Arc<ClientConfig>>) -> Result<Client, Problem> {
 fn new_client(tls: Option<&Arc<ClientConfig>>) -> Client {
     // No limit of connections: modules have limits of their own, and by a shared one a slow service would hold up all
     // others on this thread.
-    let connector = Connector::new().limit(0).conn_keep_alive(IDLE);
+    let tcp = TcpConnector::new(Resolver::custom(NAMES.clone())).service();
+    let connector = Connector::new().connector(tcp).limit(0).conn_keep_alive(IDLE);
+    let connector = connector.timeout(UNLIMITED).handshake_timeout(UNLIMITED);
     let connector = match tls {
         Some(tls) => connector.rustls_0_23(Arc::clone(tls)),
         None => connector,
@@ -373,6 +396,10 @@ mod tests {
             ("http://bob@host/", "a URL has no user and no password here"),
             ("http://host/?a=b", "a URL has no query and no fragment here"),
             ("http://host/#a", "a URL has no query and no fragment here"),
+            (
+                "https://[::1]:8443/",
+                "with https an IPv6 address cannot be asked: write the name that the server's certificate has",
+            ),
         ] {
             assert_eq!(BaseUrl::parse(url).map(|url| url.origin), Err(reason), "{url}");
         }
@@ -412,6 +439,27 @@ mod tests {
             problem: Problem::Late(Duration::from_millis(900)),
         };
         assert_eq!(error.to_string(), "https://host:8443 did not answer within 900ms");
+    }
+
+    /// A server that accepts connections, and says nothing.
+    #[tokio::test(start_paused = true)]
+    async fn connecting_and_the_handshake_have_all_of_the_time() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let trusts_nobody = versions.unwrap().with_root_certificates(RootCertStore::empty());
+        let url = format!("https://{}/", listener.local_addr().unwrap());
+        let service = Service {
+            url: BaseUrl::parse(&url).unwrap(),
+            tls: Some(Arc::new(trusts_nobody.with_no_client_auth())),
+            token: None,
+        };
+        let begun = tokio::time::Instant::now();
+        let limits = Limits::within(Some(Duration::from_secs(60)), 1);
+        let asked = service.get("a", "b", limits);
+        let error = tokio::task::LocalSet::new().run_until(asked).await.unwrap_err();
+        assert!(error.to_string().ends_with(" did not answer within 59900ms"), "{error}");
+        assert_eq!(begun.elapsed(), limits.time);
     }
 
     #[tokio::test]

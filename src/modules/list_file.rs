@@ -277,6 +277,17 @@ struct Looks {
     seen: Seen,
     /// What the last look saw, if it was other than what was read.
     changing: Option<Stamp>,
+    /// How many entries the list has that is in use.
+    entries: usize,
+}
+
+/// A list that was read from a changed file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Taken {
+    /// How many entries it has.
+    entries: usize,
+    /// How many the list before it had.
+    before: usize,
 }
 
 #[derive(Debug)]
@@ -319,6 +330,7 @@ where
             looks: Mutex::new(Looks {
                 seen: contents.seen,
                 changing: None,
+                entries,
             }),
         };
         Ok((list, watch))
@@ -328,13 +340,16 @@ where
     fn look(&self) {
         match self.news() {
             None => {}
-            Some(Ok(entries)) => tracing::info!(file = %self.file.display(), entries, "list file read"),
+            Some(Ok(Taken { entries: 0, before })) if before > 0 => {
+                tracing::warn!(file = %self.file.display(), before, "list file read: it has no entries any more");
+            }
+            Some(Ok(Taken { entries, .. })) => tracing::info!(file = %self.file.display(), entries, "list file read"),
             Some(Err(error)) => tracing::error!(%error, "a list file was not taken, the last good list stays"),
         }
     }
 
-    /// What there is to say: the number of entries of a new list, which is in use then, or why there is none.
-    fn news(&self) -> Option<Result<usize, BadFile>> {
+    /// What there is to say: of a new list, which is in use then, or why there is none.
+    fn news(&self) -> Option<Result<Taken, BadFile>> {
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         let contents = match Stamp::of(&self.file) {
             Ok(stamp) if !looks.is_due(stamp) => return None,
@@ -359,7 +374,8 @@ where
         parsed.map(|parsed| {
             parsed.map(|(list, entries)| {
                 self.list.store(Arc::new(list));
-                entries
+                let before = std::mem::replace(&mut looks.entries, entries);
+                Taken { entries, before }
             })
         })
     }
@@ -507,8 +523,12 @@ mod tests {
                 .unwrap();
         }
 
-        /// What there is to say after two looks.
+        /// What there is to say after two looks: how many entries there are, or what is wrong.
         fn news(&self) -> Option<Result<usize, String>> {
+            self.taken().map(|news| news.map(|taken| taken.entries))
+        }
+
+        fn taken(&self) -> Option<Result<Taken, String>> {
             let first = self.watch.news();
             let second = self.watch.news();
             first.or(second).map(|news| {
@@ -629,8 +649,23 @@ mod tests {
             assert_eq!(file.watch.news(), None);
         }
         assert_eq!(file.list(), ["one", "three", "two"]);
-        assert_eq!(file.watch.news(), Some(Ok(2)));
+        assert_eq!(file.news(), Some(Ok(2)));
         assert_eq!(file.list(), ["five", "four"]);
+    }
+
+    #[test]
+    fn a_list_that_is_emptied_is_told_from_one_that_was_empty() {
+        let file = File::new("one\ntwo\n");
+        let emptied = |text: &str, age| {
+            file.write(text, age);
+            file.taken()
+                .map(|taken| taken.map(|taken| (taken.before, taken.entries)))
+        };
+        // A bad one in between is not in use.
+        assert!(emptied("bad!\n", 100).is_some_and(|news| news.is_err()));
+        assert_eq!(emptied("", 90), Some(Ok((2, 0))));
+        assert_eq!(emptied("# none\n", 80), Some(Ok((0, 0))));
+        assert_eq!(emptied("one\n", 70), Some(Ok((0, 1))));
     }
 
     #[test]

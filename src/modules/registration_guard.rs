@@ -5,11 +5,12 @@ mod names;
 mod rate;
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ganglion_api::{
-    CallbackSet, CheckRegistrationForSpam, CheckUsernameForSpam, ConfigError, Denial, Module, ModuleApi, ModuleError,
-    RegistrationVerdict, Verdict,
+    CallbackSet, CheckRegistrationForSpam, CheckUsernameForSpam, ConfigError, Denial, MatrixError, Module, ModuleApi,
+    ModuleError, RegistrationVerdict, Verdict,
 };
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -33,6 +34,8 @@ pub struct RegistrationGuard {
     rules: Vec<Rule>,
     rate: Option<(Rate, Then)>,
     hide: Option<List<Names>>,
+    /// How many registrations had an address that cannot be read since the last time that this was said.
+    unreadable: AtomicU64,
 }
 
 /// The config of [`RegistrationGuard`].
@@ -142,6 +145,7 @@ impl Module for RegistrationGuard {
             rules: rules.collect::<Result<_, _>>()?,
             rate: config.rate.map(|rate| (rate.begin(), rate.then)),
             hide: hide.transpose()?,
+            unreadable: AtomicU64::new(0),
         };
         let mut callbacks = CallbackSet::new();
         if !guard.rules.is_empty() || guard.rate.is_some() {
@@ -151,7 +155,7 @@ impl Module for RegistrationGuard {
             callbacks = callbacks.answer::<CheckUsernameForSpam, _>(Self::check_username);
         }
         api.register_callbacks(callbacks)?;
-        if guard.rate.is_some() {
+        if guard.rate.is_some() || guard.rules.iter().any(|rule| rule.addresses.is_some()) {
             api.looping_background_call(
                 rate::FORGET_EVERY,
                 "forget addresses that are quiet",
@@ -304,6 +308,9 @@ fn domains(entries: &[Entry<'_>]) -> Result<GlobSet, BadList> {
     if let Some(address) = entries.iter().find(|entry| entry.text.contains('@')) {
         return Err(address.refuse("a domain is what stands behind the @: leave out what is before it"));
     }
+    if let Some(dotted) = entries.iter().find(|entry| entry.text.ends_with('.')) {
+        return Err(dotted.refuse("a dot at the end of a domain is not looked at: leave it out"));
+    }
     globs(entries)
 }
 
@@ -320,7 +327,7 @@ struct Rule {
 impl Rule {
     /// Whether all of its conditions hold. Addresses come last: if one cannot be read, that is an error only where it
     /// matters.
-    fn matches(&self, args: &CheckRegistrationForSpam, addresses: &Addresses) -> Result<bool, ModuleError> {
+    fn matches(&self, args: &CheckRegistrationForSpam, addresses: &Addresses) -> Result<bool, MatrixError> {
         let others = holds(self.names.as_ref(), args.username.as_deref(), Names::is_match)
             && holds(self.email_domains.as_ref(), email_domain(args), GlobSet::is_match)
             && holds(
@@ -350,11 +357,20 @@ fn email_domain(args: &CheckRegistrationForSpam) -> Option<&str> {
         .email_threepid
         .as_ref()
         .filter(|threepid| threepid.medium == "email")?;
-    email.address.rsplit('@').next()
+    let domain = email.address.rsplit('@').next()?;
+    // The root of all names: with it a name is the same one.
+    Some(domain.trim_end_matches('.'))
 }
 
 impl RegistrationGuard {
     async fn check_registration(&self, args: &CheckRegistrationForSpam) -> Result<RegistrationVerdict, ModuleError> {
+        self.verdict(args).map_err(|unreadable| {
+            self.unreadable.fetch_add(1, Ordering::Relaxed);
+            unreadable.into()
+        })
+    }
+
+    fn verdict(&self, args: &CheckRegistrationForSpam) -> Result<RegistrationVerdict, MatrixError> {
         let addresses = Addresses::of(args.request_info.iter().map(|request| request.1.as_str()));
         for rule in &self.rules {
             if rule.matches(args, &addresses)? {
@@ -362,7 +378,7 @@ impl RegistrationGuard {
             }
         }
         match &self.rate {
-            Some((rate, then)) if rate.count(addresses.known()?)? == Pace::TooFast => Ok((*then).into()),
+            Some((rate, then)) if rate.count(addresses.known()?) == Pace::TooFast => Ok((*then).into()),
             _ => Ok(RegistrationVerdict::Pass),
         }
     }
@@ -384,6 +400,13 @@ impl RegistrationGuard {
     async fn forget_quiet(&self) -> Result<(), ModuleError> {
         if let Some((rate, _)) = &self.rate {
             rate.forget_quiet();
+        }
+        let registrations = self.unreadable.swap(0, Ordering::Relaxed);
+        if registrations > 0 {
+            tracing::warn!(
+                registrations,
+                "RegistrationGuard: refused, their addresses cannot be read; look at X-Forwarded-For at the reverse proxy"
+            );
         }
         Ok(())
     }

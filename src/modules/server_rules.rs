@@ -1,5 +1,7 @@
 //! `ganglion.modules.ServerRules`: who may do what by their server or their user ID.
 
+use std::borrow::Cow;
+
 use ganglion_api::{
     AcceptMakeJoin, Callback, CallbackSet, ConfigError, Denial, Event, FederatedUserMayInvite, Module, ModuleApi,
     ModuleError, ServerName, UserId, UserMayCreateRoom, UserMayInvite, UserMayJoinRoom, UserMayPublishRoom,
@@ -147,7 +149,8 @@ impl Module for ServerRules {
                 // A file that was cut off must not open the door, nor close it.
                 return Err(BadList::whole("no entries: without allow everybody is let in"));
             }
-            if rules.users.is_empty() && !rules.servers.is_match(own.host()) {
+            let names_local_users = entries.iter().any(|entry| may_be_local(entry.text, &own));
+            if !names_local_users && !rules.match_server(&own) {
                 tracing::warn!(server = %own, "ServerRules: allow does not match this homeserver, its own users are denied");
             }
             Ok(rules)
@@ -236,13 +239,34 @@ impl Rules {
     }
 
     fn match_user(&self, user: &UserId) -> bool {
-        self.users.is_match(user.as_str()) || self.match_server(user.server_name())
+        self.users.is_match(&without_root(user)) || self.match_server(user.server_name())
     }
 
     fn match_server(&self, server: &ServerName) -> bool {
-        self.servers.is_match(server.host())
+        self.servers.is_match(server.host().trim_end_matches('.'))
     }
 }
+
+/// A user ID without dots at the end of the host. They stand for the root of all names: the server is the same one.
+fn without_root(user: &UserId) -> Cow<'_, str> {
+    let (id, server) = (user.as_str(), user.server_name());
+    if !server.host().ends_with('.') {
+        return Cow::Borrowed(id);
+    }
+    let (before_port, port) = id.split_at(id.len() - server.as_str().len() + server.host().len());
+    Cow::Owned(format!("{}{port}", before_port.trim_end_matches('.')))
+}
+
+/// Whether an entry is a glob for user IDs that can match one of this homeserver.
+fn may_be_local(entry: &str, own: &ServerName) -> bool {
+    // What is behind the last star is the end of what it matches.
+    let end = entry.rsplit('*').next().unwrap_or_default().chars().rev();
+    let own = own.as_str().chars().rev().chain([':']);
+    let fits = |(glob, own): (char, char)| glob == '?' || glob.eq_ignore_ascii_case(&own);
+    entry.starts_with('@') && end.zip(own).all(fits)
+}
+
+const DOT_AT_THE_END: &str = "a dot at the end of a server's name is not looked at: leave it out";
 
 /// Refuses what no user ID matches: a rule that was meant for somebody would look as if it held.
 fn user_glob(glob: &str) -> Result<(), &'static str> {
@@ -251,6 +275,9 @@ fn user_glob(glob: &str) -> Result<(), &'static str> {
     }
     if !glob.contains([':', '*']) {
         return Err("no user ID is like this: write @name:server");
+    }
+    if glob.ends_with('.') {
+        return Err(DOT_AT_THE_END);
     }
     Ok(())
 }
@@ -262,6 +289,9 @@ fn server_glob(glob: &str) -> Result<(), &'static str> {
         Some(end) if glob.starts_with('[') => glob.split_at(end + 1),
         _ => ("", glob),
     };
+    if rest.ends_with('.') {
+        return Err(DOT_AT_THE_END);
+    }
     if rest.contains(':') {
         return Err("a server's port is not looked at: leave it out");
     }
@@ -304,16 +334,21 @@ mod tests {
 
     #[test]
     fn whom_deny_matches_is_denied_whatever_allow_says() {
-        let config = "{allow: ['*'], deny: ['evil.example', '*.evil.example', '@spam*:*']}";
+        let config = "{allow: ['*'], deny: ['evil.example', '*.evil.example', '@spam*:*', '@bob:*.example']}";
         test(config).run(async |module| {
             for (user, expected) in [
                 ("@a:evil.example", "deny"),
                 ("@a:EVIL.example", "deny"),
                 ("@a:evil.example:8448", "deny"),
+                ("@a:evil.example.", "deny"),
+                ("@a:x.evil.example..:8448", "deny"),
                 ("@a:x.evil.example", "deny"),
                 ("@a:notevil.example", "pass"),
                 ("@spammer:good.example", "deny"),
                 ("@aspammer:good.example", "pass"),
+                ("@bob:good.example", "deny"),
+                ("@bob:good.example.", "deny"),
+                ("@bob.:good.example", "pass"),
             ] {
                 assert_eq!(create(module, user).await, expected, "{user}");
             }
@@ -466,6 +501,14 @@ mod tests {
                 "{allow: ['a.example/']}",
                 "config.allow[0]: no server name is like this",
             ),
+            (
+                "{allow: ['a.example.']}",
+                "config.allow[0]: a dot at the end of a server's name",
+            ),
+            (
+                "{deny: ['@a:a.example.']}",
+                "config.deny[0]: a dot at the end of a server's name",
+            ),
             ("{allow: ['bücher.example']}", "config.allow[0]: server names are ASCII"),
         ] {
             let error = test(config).refusal();
@@ -473,6 +516,27 @@ mod tests {
                 error.starts_with("modules[0].config") && error.contains(refusal),
                 "{config}: {error}"
             );
+        }
+    }
+
+    #[test]
+    fn an_entry_for_users_is_known_to_be_for_local_ones_or_not() {
+        let own = <&ServerName>::try_from("example.com:8448").unwrap();
+        for (entry, expected) in [
+            ("@bob:example.com:8448", true),
+            ("@bob:EXAMPLE.com:8448", true),
+            ("@bob:*", true),
+            ("@*", true),
+            ("@*b:example.???:*8", true),
+            ("@*.com:8448", true),
+            ("@bob:example.com", false),
+            ("@bob:friend.example", false),
+            ("@*:friend.example", false),
+            ("@bob:anexample.com:8448", false),
+            // One for servers.
+            ("*", false),
+        ] {
+            assert_eq!(may_be_local(entry, own), expected, "{entry}");
         }
     }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::service::{Does, Service};
-use crate::support::{Answer, TestServer, refused, request, with_modules, write};
+use crate::support::{Answer, TestServer, closed_port, refused, request, with_modules, write};
 
 const PATH: &str = "/_synapse/client/department";
 const BOB: &str = "user_id=%40bob%3Aexample.com";
@@ -130,6 +130,25 @@ fn whoever_has_the_token_forgets_an_entry() {
 }
 
 #[test]
+fn a_name_that_the_service_refuses_says_nothing_of_its_health_and_is_not_remembered() {
+    let service = Service::start(|asked| {
+        if asked.target.contains("bob") {
+            Does::json(200, &json!({"department": "Research"}))
+        } else {
+            Does::text(400, "what a name")
+        }
+    });
+    let service = service.unwrap();
+    let server = lookup(&service.url("/"), &json!({}));
+    // As many as the breaker needs to open.
+    for _ in 0..20 {
+        refused(&get(&server, "user_id=@odd:example.com"), 404, "M_NOT_FOUND");
+    }
+    assert_eq!(service.asked().len(), 20);
+    assert_eq!(get(&server, BOB).status, 200);
+}
+
+#[test]
 fn a_user_who_is_deactivated_is_forgotten_and_no_other() {
     let service = directory();
     let server = lookup(&service.url("/"), &json!({}));
@@ -163,7 +182,9 @@ fn a_service_that_fails_is_an_error_that_says_nothing_and_is_not_remembered() {
     let large = Does::json(200, &json!({"department": "x".repeat(5000)}));
     let other = Does::json(201, &json!({"department": "Research"}));
     let failing = Does::json(500, &json!({"department": "Research"}));
-    for does in [odd, empty, text, large, other, failing, Does::Sends(Vec::new())] {
+    let refusals = [401, 403, 408, 429].map(|status| Does::text(status, "not you, not now"));
+    let does = [odd, empty, text, large, other, failing, Does::Sends(Vec::new())];
+    for does in does.into_iter().chain(refusals) {
         let script = does.clone();
         let service = Service::start(move |_| script.clone()).unwrap();
         let server = lookup(&service.url("/"), &json!({}));
@@ -173,10 +194,7 @@ fn a_service_that_fails_is_an_error_that_says_nothing_and_is_not_remembered() {
             assert_eq!(service.asked().len(), asked, "{does:?}");
         }
     }
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let (_bound, gone) = closed_port();
     let server = lookup(&format!("http://{gone}/"), &json!({}));
     refused(&get(&server, BOB), 500, "M_UNKNOWN");
 }

@@ -37,6 +37,15 @@ pub(crate) fn with_modules(modules: &str) -> String {
     )
 }
 
+/// A port where nobody listens, and none else can while the socket is there.
+#[cfg(feature = "http-client")]
+pub(crate) fn closed_port() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
 /// A config entry of a `Canned` module with this id and these answers, as JSON (which is YAML).
 pub(crate) fn canned(id: &str, answers: &Value) -> Value {
     serde_json::json!({"module": "ganglion.modules.Canned", "id": id, "config": {"answers": answers}})

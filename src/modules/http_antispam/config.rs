@@ -56,12 +56,27 @@ impl HttpAntispamConfig {
             known(name, || format!("enabled_callbacks[{index}]"))?;
         }
         for name in self.asynchronous.keys() {
-            known(name, || format!("async.{name}"))?;
+            self.asked(name, || format!("async.{name}"))?;
         }
         for name in self.fail_open.keys() {
-            known(name, || format!("fail_open.{name}"))?;
+            let place = || format!("fail_open.{name}");
+            self.asked(name, place)?;
+            if self.asynchronous.get(name) == Some(&true) {
+                let reason = "the callback is async and passes before the server is asked: leave this out";
+                return Err(ConfigError::at(place(), reason));
+            }
         }
         Ok(())
+    }
+
+    /// Refuses what is said of a callback that the server is never asked about.
+    fn asked(&self, name: &str, place: impl Fn() -> String) -> Result<(), ConfigError> {
+        known(name, &place)?;
+        if self.is_enabled(name) {
+            return Ok(());
+        }
+        let reason = "the callback is not in enabled_callbacks: add it there, or leave this out";
+        Err(ConfigError::at(place(), reason))
     }
 
     /// Whether the server is asked about this callback.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ganglion_api::ModuleError;
+use ganglion_api::MatrixError;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::super::list_file::{BadList, Entry};
@@ -34,11 +34,13 @@ impl Addresses {
     ///
     /// # Errors
     /// One cannot be read: nobody can say whether it is in a network. The text is not repeated.
-    pub(super) fn known(&self) -> Result<&[IpAddr], ModuleError> {
+    ///
+    /// Where a proxy passes on what clients say, any client can cause this. So it is an error of that client: no failure
+    /// policy lets it pass, and the breaker does not take it for an illness of the module and refuse everybody.
+    pub(super) fn known(&self) -> Result<&[IpAddr], MatrixError> {
         if self.has_unreadable {
-            return Err(ModuleError::message(
-                "request_info has an address that is no IP address",
-            ));
+            let text = "it cannot be told which address this registration comes from";
+            return Err(MatrixError::new(400, "M_UNKNOWN", text));
         }
         Ok(&self.known)
     }

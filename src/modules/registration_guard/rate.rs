@@ -3,11 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ganglion_api::ModuleError;
 use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
@@ -20,7 +18,8 @@ use tokio::time::Instant;
 /// How often places are forgotten that have been quiet for long enough to be as good as new.
 pub(super) const FORGET_EVERY: Duration = Duration::from_secs(60);
 
-/// How many places are remembered at once: some megabytes. Whoever has a large network could fill any table.
+/// How many places are remembered at once: some megabytes. Whoever has a large network could fill any table, and must not
+/// close the registration for others by it.
 const MAX_PLACES: usize = 100_000;
 
 /// Whether a registration may be.
@@ -38,8 +37,6 @@ pub(super) enum Pace {
 pub(super) struct Rate {
     limiter: RateLimiter<IpNet, Places, Ticks, NoOpMiddleware<Duration>>,
     places: Places,
-    /// How many registrations found no room since the last time that this was said.
-    turned_away: AtomicU64,
     ipv4_prefix: u8,
     ipv6_prefix: u8,
 }
@@ -53,30 +50,20 @@ impl Rate {
         Self {
             limiter: RateLimiter::new(quota.allow_burst(registrations), places.clone(), Ticks::default()),
             places,
-            turned_away: AtomicU64::new(0),
             ipv4_prefix,
             ipv6_prefix,
         }
     }
 
     /// Counts a registration for each place that it came from. Without an address it counts nowhere.
-    ///
-    /// # Errors
-    /// A place is new, and there is no room for another one.
-    pub(super) fn count(&self, addresses: &[IpAddr]) -> Result<Pace, ModuleError> {
+    pub(super) fn count(&self, addresses: &[IpAddr]) -> Pace {
         let places: BTreeSet<IpNet> = addresses.iter().map(|address| self.place(*address)).collect();
-        if !self.places.have_room_for(&places) {
-            self.turned_away.fetch_add(1, Ordering::Relaxed);
-            return Err(ModuleError::message(format!(
-                "registrations from {MAX_PLACES} places are counted, there is no room for another place"
-            )));
-        }
         // Each is asked, also if one has said no: a registration is no less one for the others.
         let too_fast = places
             .iter()
             .filter(|place| self.limiter.check_key(place).is_err())
             .count();
-        Ok(if too_fast == 0 { Pace::Fine } else { Pace::TooFast })
+        if too_fast == 0 { Pace::Fine } else { Pace::TooFast }
     }
 
     fn place(&self, address: IpAddr) -> IpNet {
@@ -89,34 +76,52 @@ impl Rate {
             .trunc()
     }
 
-    /// Forgets places from which as many may come as if none ever had. Says if there was no room meanwhile.
+    /// Forgets places from which as many may come as if none ever had. Says how many had to be forgotten before that, for
+    /// want of room.
     pub(super) fn forget_quiet(&self) {
         self.limiter.retain_recent();
-        let registrations = self.turned_away.swap(0, Ordering::Relaxed);
-        if registrations > 0 {
-            tracing::error!(
-                registrations,
+        let forgotten = std::mem::take(&mut self.places.lock().forgotten);
+        if forgotten > 0 {
+            tracing::warn!(
+                forgotten,
                 places = MAX_PLACES,
-                "RegistrationGuard: no room to count registrations from more places; its failure policy decided"
+                "RegistrationGuard: registrations come from more places than can be counted, those nearest to quiet were forgotten"
             );
         }
     }
 }
 
-/// When each place has used up what it has, as the limiter counts.
+/// What the limiter knows of each place.
 #[derive(Debug, Clone, Default)]
-struct Places(Arc<Mutex<HashMap<IpNet, Nanos>>>);
+struct Places(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Until when each place has used up what it has, as the limiter counts.
+    used_up: HashMap<IpNet, Nanos>,
+    /// The same in this order: the first is nearest to quiet.
+    by_quiet: BTreeSet<(Nanos, IpNet)>,
+    /// How many places made room for others since the last time that this was said.
+    forgotten: u64,
+}
 
 impl Places {
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpNet, Nanos>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Calls at the same time may each see the last room: then there are as many more as there are such calls.
-    fn have_room_for(&self, places: &BTreeSet<IpNet>) -> bool {
-        let known = self.lock();
-        let fresh = places.iter().filter(|place| !known.contains_key(place)).count();
-        known.len() + fresh <= MAX_PLACES
+impl Known {
+    fn set(&mut self, place: IpNet, used_up: Nanos) {
+        if let Some(before) = self.used_up.insert(place, used_up) {
+            self.by_quiet.remove(&(before, place));
+        } else if self.used_up.len() > MAX_PLACES
+            && let Some((_, quiet)) = self.by_quiet.pop_first()
+        {
+            self.used_up.remove(&quiet);
+            self.forgotten += 1;
+        }
+        self.by_quiet.insert((used_up, place));
     }
 }
 
@@ -128,8 +133,8 @@ impl StateStore for Places {
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
         let mut known = self.lock();
-        let (outcome, used_up) = measure(known.get(place).copied())?;
-        known.insert(*place, used_up);
+        let (outcome, used_up) = measure(known.used_up.get(place).copied())?;
+        known.set(*place, used_up);
         Ok(outcome)
     }
 }
@@ -137,17 +142,18 @@ impl StateStore for Places {
 impl ShrinkableKeyedStateStore<IpNet> for Places {
     fn retain_recent(&self, drop_below: Nanos) {
         let mut known = self.lock();
-        known.retain(|_, used_up| *used_up > drop_below);
+        known.used_up.retain(|_, used_up| *used_up > drop_below);
+        known.by_quiet.retain(|(used_up, _)| *used_up > drop_below);
         // After a flood the memory is given back.
-        known.shrink_to_fit();
+        known.used_up.shrink_to_fit();
     }
 
     fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().used_up.len()
     }
 
     fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().used_up.is_empty()
     }
 }
 
@@ -190,7 +196,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn so_many_come_at_once_and_then_one_for_each_share_of_the_time() {
         let rate = rate(3);
-        let count = || rate.count(&[ipv4(1)]).unwrap();
+        let count = || rate.count(&[ipv4(1)]);
         assert_eq!(
             [count(), count(), count(), count()],
             [Pace::Fine, Pace::Fine, Pace::Fine, Pace::TooFast]
@@ -210,34 +216,41 @@ mod tests {
     async fn a_place_is_a_prefix_and_each_place_counts() {
         let rate = rate(1);
         let ipv6 = |text: &str| IpAddr::from(text.parse::<Ipv6Addr>().unwrap());
-        assert_eq!(rate.count(&[ipv6("2001:db8::1")]).unwrap(), Pace::Fine);
-        assert_eq!(rate.count(&[ipv6("2001:db8::2")]).unwrap(), Pace::TooFast);
-        assert_eq!(rate.count(&[ipv6("2001:db8:0:1::1")]).unwrap(), Pace::Fine);
+        assert_eq!(rate.count(&[ipv6("2001:db8::1")]), Pace::Fine);
+        assert_eq!(rate.count(&[ipv6("2001:db8::2")]), Pace::TooFast);
+        assert_eq!(rate.count(&[ipv6("2001:db8:0:1::1")]), Pace::Fine);
         // Two addresses of one place are one registration there.
-        assert_eq!(
-            rate.count(&[ipv6("2001:db8:2::1"), ipv6("2001:db8:2::2")]).unwrap(),
-            Pace::Fine
-        );
-        assert_eq!(rate.count(&[ipv4(1), ipv6("2001:db8::3")]).unwrap(), Pace::TooFast);
-        assert_eq!(rate.count(&[ipv4(1)]).unwrap(), Pace::TooFast);
-        assert_eq!(rate.count(&[]).unwrap(), Pace::Fine);
+        assert_eq!(rate.count(&[ipv6("2001:db8:2::1"), ipv6("2001:db8:2::2")]), Pace::Fine);
+        assert_eq!(rate.count(&[ipv4(1), ipv6("2001:db8::3")]), Pace::TooFast);
+        assert_eq!(rate.count(&[ipv4(1)]), Pace::TooFast);
+        assert_eq!(rate.count(&[]), Pace::Fine);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_room_a_new_place_is_an_error_until_others_are_quiet() {
+    async fn without_room_a_new_place_takes_that_of_the_one_nearest_to_quiet() {
         let rate = rate(2);
-        for number in 0..u32::try_from(MAX_PLACES).unwrap() {
-            assert_eq!(rate.count(&[ipv4(number)]).unwrap(), Pace::Fine);
+        let places = u32::try_from(MAX_PLACES).unwrap();
+        // The first has used up all, the second was there before all others.
+        for _ in 0..2 {
+            assert_eq!(rate.count(&[ipv4(0)]), Pace::Fine);
         }
-        rate.count(&[ipv4(u32::MAX)]).unwrap_err();
-        // Those that are known go on to be counted.
-        assert_eq!(rate.count(&[ipv4(7)]).unwrap(), Pace::Fine);
-        assert_eq!(rate.count(&[ipv4(7)]).unwrap(), Pace::TooFast);
+        assert_eq!(rate.count(&[ipv4(1)]), Pace::Fine);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for number in 2..=places {
+            assert_eq!(rate.count(&[ipv4(number)]), Pace::Fine);
+        }
+        assert_eq!((rate.places.len(), rate.places.lock().forgotten), (MAX_PLACES, 1));
+        // It counts from the beginning again, at the cost of another one.
+        assert_eq!(
+            [ipv4(1), ipv4(1), ipv4(1), ipv4(0)].map(|address| rate.count(&[address])),
+            [Pace::Fine, Pace::Fine, Pace::TooFast, Pace::TooFast]
+        );
+        assert_eq!((rate.places.len(), rate.places.lock().forgotten), (MAX_PLACES, 2));
+        assert_eq!(rate.places.lock().by_quiet.len(), MAX_PLACES);
         rate.forget_quiet();
-        rate.count(&[ipv4(u32::MAX)]).unwrap_err();
-        tokio::time::advance(HOUR).await;
+        assert_eq!((rate.places.len(), rate.places.lock().forgotten), (MAX_PLACES, 0));
+        tokio::time::advance(HOUR * 2).await;
         rate.forget_quiet();
-        assert_eq!(rate.places.len(), 1);
-        assert_eq!(rate.count(&[ipv4(u32::MAX)]).unwrap(), Pace::Fine);
+        assert!(rate.places.is_empty() && rate.places.lock().by_quiet.is_empty());
     }
 }

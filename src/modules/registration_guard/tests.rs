@@ -44,6 +44,8 @@ fn the_first_rule_that_matches_decides_and_all_its_conditions_must_hold() {
             (json!({"username": null}), "pass"),
             (json!({"username": "anna", "email_threepid": email("a@x.Mailinator.example")}), "deny"),
             (json!({"username": "anna", "email_threepid": email("a@mailinator.example")}), "deny"),
+            (json!({"username": "anna", "email_threepid": email("a@mailinator.example.")}), "deny"),
+            (json!({"username": "anna", "email_threepid": email("a@x.mailinator.example..")}), "deny"),
             (json!({"username": "anna", "email_threepid": email("a@good.example")}), "pass"),
             (json!({"username": "bob", "email_threepid": email("a@mailinator.example")}), "pass"),
             (json!({"email_threepid": email("a@mailinator.example")}), "pass"),
@@ -90,7 +92,7 @@ fn of_several_addresses_all_must_be_allowed_and_one_is_enough_to_refuse() {
 }
 
 #[test]
-fn an_address_that_cannot_be_read_is_a_failure_where_addresses_matter() {
+fn an_address_that_cannot_be_read_is_an_error_for_the_client_where_addresses_matter() {
     let config = "rules:\n- {names: [eve], then: deny}\n- {names: ['b*'], addresses: [192.0.2.1], then: deny}";
     test(config).run(async |module| {
         let with = |name: &str| json!({"username": name, "request_info": [[null, "192.0.2.1"], [null, "nowhere"]]});
@@ -98,12 +100,37 @@ fn an_address_that_cannot_be_read_is_a_failure_where_addresses_matter() {
         assert_eq!(register(module, with("carl")).await, "pass");
         let decision = module.ask_json("check_registration_for_spam", with("bob")).await;
         assert_eq!(result(&decision), "module_error");
-        assert_eq!(decision["outcome"]["verdict"], "error");
+        assert_eq!(decision["outcome"], unreadable());
         assert!(!decision.to_string().contains("nowhere"), "{decision}");
     });
     test("rate: {registrations: 1, per: 1h, then: deny}").run(async |module| {
         assert_eq!(register_from(module, &["nowhere"]).await, "module_error");
     });
+}
+
+/// What becomes of a registration whose address cannot be read.
+fn unreadable() -> Value {
+    json!({"verdict": "error", "status": 400, "errcode": "M_UNKNOWN", "fields": {},
+        "error": "it cannot be told which address this registration comes from"})
+}
+
+#[test]
+fn a_client_with_addresses_that_cannot_be_read_gets_past_nothing_and_closes_nothing_for_others() {
+    for config in [
+        "rate: {registrations: 100, per: 1h, then: deny}",
+        "rules: [{addresses: [198.51.100.1], then: deny}]",
+    ] {
+        // Not even where failures pass.
+        let test = test(config).entry("on_failure: [{then: pass}]");
+        test.run(async |module| {
+            for _ in 0..20 {
+                let args = json!({"username": "eve", "request_info": [[null, "; DROP TABLE"]]});
+                let decision = module.ask_json("check_registration_for_spam", args).await;
+                assert_eq!(decision["outcome"], unreadable(), "{config}");
+            }
+            assert_eq!(register_from(module, &["192.0.2.1"]).await, "pass", "{config}");
+        });
+    }
 }
 
 #[test]
@@ -223,6 +250,10 @@ fn a_rule_that_cannot_work_is_refused_with_its_key() {
         (
             "{rules: [{email_domains: ['a@b.example'], then: deny}]}",
             "config.rules[0].email_domains[0]: a domain is",
+        ),
+        (
+            "{rules: [{email_domains: ['b.example.'], then: deny}]}",
+            "config.rules[0].email_domains[0]: a dot at the end",
         ),
         (
             "{rules: [{providers: [''], then: deny}]}",
