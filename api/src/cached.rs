@@ -26,6 +26,16 @@ pub struct Computed {
     pub weight: u32,
 }
 
+impl Computed {
+    /// A result, weighed as it is kept.
+    pub(crate) fn new<V: Send + Sync + 'static>(value: V, weigher: Option<&Weigher<V>>) -> Self {
+        // Weight is all that limits results that are weighed, so each has some.
+        let weight = weigher.map_or(0, |weigh| weigh(&value).max(1));
+        let value = Arc::new(value);
+        Self { value, weight }
+    }
+}
+
 /// Computes a result that was not there.
 pub type Fill = Box<dyn FnOnce() -> LocalFuture<'static, Result<Computed, ModuleError>> + Send>;
 
@@ -115,7 +125,7 @@ impl<A: CacheArgs + Send + 'static, V: Send + Sync + 'static> Cached<A, V> {
     /// The key has not as many parts as the function's keys have; nothing changes.
     pub fn prefill<K: CacheArgs>(&self, key: &K, value: V) -> Result<(), KeyLengthError> {
         self.check_length::<K>()?;
-        let computed = self.weighed(value);
+        let computed = Computed::new(value, self.weigher.as_ref());
         // It is known now, whatever else changes now.
         while self
             .store
@@ -132,13 +142,6 @@ impl<A: CacheArgs + Send + 'static, V: Send + Sync + 'static> Cached<A, V> {
             function: self,
             read_at: Some(self.store.changes()),
         }
-    }
-
-    /// A result as it is kept.
-    fn weighed(&self, value: V) -> Computed {
-        let weight = self.weigher.as_ref().map_or(0, |weigh| weigh(&value).max(1));
-        let value = Arc::new(value);
-        Computed { value, weight }
     }
 
     pub(crate) fn invalidate<K: CacheArgs>(&self, key: &K) -> Result<(), KeyLengthError> {
@@ -192,7 +195,7 @@ impl<A: CacheArgs + Send + 'static, V: Send + Sync + 'static> CacheBatch<'_, A, 
     pub fn prefill<K: CacheArgs>(&mut self, key: &K, value: V) -> Result<bool, KeyLengthError> {
         self.function.check_length::<K>()?;
         if let Some(read_at) = self.read_at {
-            let computed = self.function.weighed(value);
+            let computed = Computed::new(value, self.function.weigher.as_ref());
             self.read_at = self.function.store.put(key.key(), computed, read_at);
         }
         Ok(self.read_at.is_some())

@@ -420,9 +420,7 @@ impl<M: Send + Sync + 'static> ModuleApi<M> {
             Box::new(move || {
                 Box::pin(async move {
                     let value = function(&*instance.get()?, args).await?;
-                    let weight = weigh.map_or(0, |weigh| weigh(&value).max(1));
-                    let value = Arc::new(value);
-                    Ok(Computed { value, weight })
+                    Ok(Computed::new(value, weigh.as_ref()))
                 })
             })
         };

@@ -10,6 +10,8 @@ use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
+use super::list_file::{BadList, Entry};
+
 /// The longest glob, in bytes; no identifier of Matrix is longer.
 const MAX_GLOB: usize = 255;
 
@@ -151,6 +153,13 @@ impl GlobSet {
         set.len = set.literals.len() + patterns.len() + set.lengths.len();
         set.pieces = Pieces::of(&patterns)?;
         Ok(set)
+    }
+
+    /// The globs of a list in a module's config.
+    pub(super) fn of_list(entries: &[Entry<'_>]) -> Result<Self, BadList> {
+        let glob = |entry: &Entry<'_>| Glob::parse(entry.text).map_err(|error| entry.refuse(error.to_string()));
+        let globs = entries.iter().map(glob).collect::<Result<Vec<_>, _>>()?;
+        Self::new(globs).map_err(|error| BadList::whole(error.to_string()))
     }
 
     /// Whether one of them matches the whole text.

@@ -1,5 +1,6 @@
 //! `ganglion.modules.MediaGuard`: refuses media files by what they are, by their size and by their digest.
 
+mod markup;
 mod signatures;
 
 use std::collections::HashSet;
@@ -181,7 +182,7 @@ impl Limits {
             if limit.users.is_absent() {
                 return Err(ConfigError::at(key, "expected at least one pattern"));
             }
-            limit.users.check(&key, globs)
+            limit.users.check(&key, GlobSet::of_list)
         })?;
         // Who has no limit needs an entry only if a limit comes later.
         let useful = config.users.iter().rposition(|limit| limit.max_size.is_some());
@@ -197,7 +198,7 @@ impl Limits {
 
     fn open(config: &MediaGuardConfig, api: &ModuleApi<MediaGuard>) -> Result<Self, ConfigError> {
         let users = config.users.iter().enumerate().map(|(index, limit)| {
-            let users = limit.users.open(&users_key(index), api, globs)?;
+            let users = limit.users.open(&users_key(index), api, GlobSet::of_list)?;
             Ok((users, limit.max_size))
         });
         Ok(Self {
@@ -222,12 +223,6 @@ impl Limits {
 
 fn users_key(index: usize) -> String {
     format!("users[{index}].users")
-}
-
-fn globs(entries: &[Entry<'_>]) -> Result<GlobSet, BadList> {
-    let glob = |entry: &Entry<'_>| Glob::parse(entry.text).map_err(|error| entry.refuse(error.to_string()));
-    let globs: Vec<Glob> = entries.iter().map(glob).collect::<Result<_, _>>()?;
-    GlobSet::new(globs).map_err(|error| BadList::whole(error.to_string()))
 }
 
 /// Whether a file of this length is too long.

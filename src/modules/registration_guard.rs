@@ -18,7 +18,7 @@ use serde_json::Value;
 use self::addresses::{Addresses, Networks};
 use self::names::Names;
 use self::rate::{Pace, Rate};
-use super::globs::{Glob, GlobSet};
+use super::globs::GlobSet;
 use super::list_file::{BadList, Entry, List, ListConfig};
 
 /// The longest time over which registrations are counted.
@@ -132,7 +132,7 @@ impl Module for RegistrationGuard {
             rate.check()?;
         }
         if let Some(hide) = &config.hide {
-            check_list("hide.names", &hide.names, Names::parse)?;
+            check_list("hide.names", Some(&hide.names), Names::parse)?;
         }
         Ok(config)
     }
@@ -217,19 +217,10 @@ impl RuleConfig {
             providers,
             then: _,
         } = self;
-        let at = |name| format!("{key}.{name}");
-        addresses
-            .as_ref()
-            .map_or(Ok(()), |list| check_list(&at("addresses"), list, Networks::parse))?;
-        names
-            .as_ref()
-            .map_or(Ok(()), |list| check_list(&at("names"), list, Names::parse))?;
-        email_domains
-            .as_ref()
-            .map_or(Ok(()), |list| check_list(&at("email_domains"), list, domains))?;
-        providers
-            .as_ref()
-            .map_or(Ok(()), |list| check_list(&at("providers"), list, globs))
+        check_list(&format!("{key}.addresses"), addresses.as_ref(), Networks::parse)?;
+        check_list(&format!("{key}.names"), names.as_ref(), Names::parse)?;
+        check_list(&format!("{key}.email_domains"), email_domains.as_ref(), domains)?;
+        check_list(&format!("{key}.providers"), providers.as_ref(), GlobSet::of_list)
     }
 
     fn open(&self, key: &str, api: &ModuleApi<RegistrationGuard>) -> Result<Rule, ConfigError> {
@@ -244,7 +235,7 @@ impl RuleConfig {
             addresses: open(addresses.as_ref(), &format!("{key}.addresses"), api, Networks::parse)?,
             names: open(names.as_ref(), &format!("{key}.names"), api, Names::parse)?,
             email_domains: open(email_domains.as_ref(), &format!("{key}.email_domains"), api, domains)?,
-            providers: open(providers.as_ref(), &format!("{key}.providers"), api, globs)?,
+            providers: open(providers.as_ref(), &format!("{key}.providers"), api, GlobSet::of_list)?,
             then: *then,
         })
     }
@@ -280,9 +271,10 @@ impl RateConfig {
 
 fn check_list<T>(
     key: &str,
-    list: &ListConfig,
+    list: Option<&ListConfig>,
     parse: impl FnOnce(&[Entry<'_>]) -> Result<T, BadList>,
 ) -> Result<(), ConfigError> {
+    let Some(list) = list else { return Ok(()) };
     if list.is_absent() {
         return Err(ConfigError::at(key, "an empty list matches nothing: leave it out"));
     }
@@ -298,12 +290,6 @@ fn open<T: Send + Sync + 'static>(
     list.map(|list| list.open(key, api, parse)).transpose()
 }
 
-fn globs(entries: &[Entry<'_>]) -> Result<GlobSet, BadList> {
-    let glob = |entry: &Entry<'_>| Glob::parse(entry.text).map_err(|error| entry.refuse(error.to_string()));
-    let globs = entries.iter().map(glob).collect::<Result<Vec<_>, _>>()?;
-    GlobSet::new(globs).map_err(|error| BadList::whole(error.to_string()))
-}
-
 fn domains(entries: &[Entry<'_>]) -> Result<GlobSet, BadList> {
     if let Some(address) = entries.iter().find(|entry| entry.text.contains('@')) {
         return Err(address.refuse("a domain is what stands behind the @: leave out what is before it"));
@@ -311,7 +297,7 @@ fn domains(entries: &[Entry<'_>]) -> Result<GlobSet, BadList> {
     if let Some(dotted) = entries.iter().find(|entry| entry.text.ends_with('.')) {
         return Err(dotted.refuse("a dot at the end of a domain is not looked at: leave it out"));
     }
-    globs(entries)
+    GlobSet::of_list(entries)
 }
 
 /// A rule with its lists.
